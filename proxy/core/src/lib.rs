@@ -1,0 +1,6 @@
+//! What the Weir proxy decides, apart from how it moves bytes.
+//!
+//! Plain synchronous code: no sockets, no runtime, no clock, no ambient randomness; time and seeds are arguments. The
+//! `proxy` crate around it does the I/O.
+
+pub mod http1;
