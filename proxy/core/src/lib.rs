@@ -3,4 +3,10 @@
 //! Plain synchronous code: no sockets, no runtime, no clock, no ambient randomness; time and seeds are arguments. The
 //! `proxy` crate around it does the I/O.
 
+pub mod config;
+pub mod endpoint;
 pub mod http1;
+pub mod lb;
+pub mod route;
+pub mod snapshot;
+pub mod split;

@@ -1,0 +1,48 @@
+//! The typed configuration: what translation made of the wire form, and what compilation starts from.
+//!
+//! A value of these types makes sense in itself; names that other resources must resolve are the only loose ends.
+
+mod address;
+mod cluster;
+mod listener;
+mod name;
+mod route;
+
+pub use address::Address;
+pub use cluster::{Cluster, Endpoint, EndpointSource, LbPolicy, LoadAssignment};
+pub use listener::{Listener, RouteSource};
+pub use name::{ArmName, ClusterName, ListenerName, RouteConfigName};
+pub use route::{
+    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, Split, SplitKey,
+    VirtualHost, Weight,
+};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Everything a proxy serves at one time, its references resolved as far as they can be.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Listeners whose routes are known.
+    pub listeners: Vec<ServedListener>,
+    /// Clusters whose endpoints are known.
+    pub clusters: BTreeMap<ClusterName, ServedCluster>,
+}
+
+/// A listener and the routes it serves.
+#[derive(Debug, Clone)]
+pub struct ServedListener {
+    /// The listener.
+    pub listener: Arc<Listener>,
+    /// Its routes, inline or from RDS.
+    pub routes: Arc<RouteConfiguration>,
+}
+
+/// A cluster and its endpoints.
+#[derive(Debug, Clone)]
+pub struct ServedCluster {
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+    /// Its endpoints, inline or from EDS.
+    pub endpoints: Arc<LoadAssignment>,
+}

@@ -1,0 +1,28 @@
+//! Listeners: where requests come in and which routes they meet.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Address, ListenerName, RouteConfigName, RouteConfiguration};
+
+/// `envoy.config.listener.v3.Listener` with one HTTP filter chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Unique among listeners.
+    pub name: ListenerName,
+    /// Where it listens.
+    pub address: Address,
+    /// The routes of its HTTP connection manager.
+    pub routes: RouteSource,
+    /// Files that get a line for each request.
+    pub access_logs: Vec<PathBuf>,
+}
+
+/// Where a listener's routes come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteSource {
+    /// They are part of the listener.
+    Inline(Arc<RouteConfiguration>),
+    /// They are asked for by name over RDS.
+    Rds(RouteConfigName),
+}

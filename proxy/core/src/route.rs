@@ -1,0 +1,26 @@
+//! The route table: from a request to the first route that matches it.
+//!
+//! xDS says "first match wins". The table keeps that answer while its cost stays flat: hosts are hashed, paths walk a
+//! trie, and only the header conditions of routes whose path matches are looked at. A linear matcher over the same
+//! configuration is the oracle of its tests.
+
+mod header;
+mod host;
+#[cfg(test)]
+mod oracle;
+mod path;
+mod table;
+
+pub use table::{ArmTarget, Choice, CompiledRoute, NoRoute, RouteLabel, RouteTable};
+
+/// What of a request a route may ask for. HTTP/1.1 heads and HTTP/2 header lists both are one.
+pub trait RequestView {
+    /// The method's token.
+    fn method(&self) -> &[u8];
+    /// Host and port, in the client's case; empty where the client sent none.
+    fn authority(&self) -> &[u8];
+    /// Path and query.
+    fn path(&self) -> &[u8];
+    /// The values of all lines of a header, in order. `name` is in lower case.
+    fn header<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]>;
+}

@@ -1,0 +1,220 @@
+//! The compiled form of a route configuration.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::RequestView;
+use super::header;
+use super::host::HostIndex;
+use super::path::PathIndex;
+use crate::config::{
+    Arm, ArmName, ClusterName, HeaderMatch, RouteConfigName, RouteConfiguration, Split, VirtualHost,
+};
+use crate::split::Rendezvous;
+
+/// Where requests go, by virtual host and route. Immutable.
+#[derive(Debug)]
+pub struct RouteTable {
+    /// The configuration's name.
+    pub name: RouteConfigName,
+    hosts: HostIndex,
+    virtual_hosts: Box<[HostTable]>,
+    /// All routes; a virtual host's lie together.
+    routes: Box<[CompiledRoute]>,
+}
+
+#[derive(Debug)]
+struct HostTable {
+    name: Arc<str>,
+    paths: PathIndex,
+    /// The number of its first route in the whole table.
+    offset: u32,
+}
+
+/// One route, ready to serve.
+#[derive(Debug)]
+pub struct CompiledRoute {
+    /// What it is called in logs and metrics, and by which its split's credits are found again.
+    pub label: Arc<RouteLabel>,
+    headers: Box<[HeaderMatch]>,
+    /// The arms as configured, for the sequence.
+    pub arms: Box<[Arm]>,
+    /// The arms' clusters, by the same index.
+    pub targets: Box<[ArmTarget]>,
+    /// How an arm is chosen.
+    pub choice: Choice,
+}
+
+/// Where an arm leads.
+#[derive(Debug)]
+pub struct ArmTarget {
+    /// Its name.
+    pub name: ArmName,
+    /// Its cluster's name.
+    pub cluster: ClusterName,
+    /// The place of that cluster in the snapshot; empty there while no such cluster is served.
+    pub slot: usize,
+}
+
+/// How an arm is chosen.
+#[derive(Debug)]
+pub enum Choice {
+    /// There is only one that takes requests.
+    Only(usize),
+    /// The exact sequence, request by request.
+    Sequence,
+    /// By the user, as far as the request names one; else by the sequence.
+    Keyed {
+        /// The header that names the user, in lower case.
+        header: Box<str>,
+        /// The sticky choice.
+        rendezvous: Rendezvous,
+    },
+}
+
+/// A route's place: configuration, virtual host and route. A route without a name goes by its number.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteLabel {
+    /// The route configuration's name.
+    pub config: RouteConfigName,
+    /// The virtual host's name.
+    pub virtual_host: Arc<str>,
+    /// The route's name, or `#` and its number in the virtual host.
+    pub route: Arc<str>,
+}
+
+impl fmt::Display for RouteLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.config, self.virtual_host, self.route)
+    }
+}
+
+/// Why a request has no route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoRoute {
+    /// No virtual host serves the request's host.
+    NoVirtualHost,
+    /// This virtual host has no route that matches.
+    NoMatch {
+        /// The virtual host's name.
+        virtual_host: Arc<str>,
+    },
+}
+
+impl RouteTable {
+    /// Compiles a configuration. `slot_of` gives the place of a cluster by name.
+    pub fn compile(config: &RouteConfiguration, mut slot_of: impl FnMut(&ClusterName) -> usize) -> Self {
+        let mut routes = Vec::new();
+        let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
+        for host in &config.virtual_hosts {
+            let offset = u32::try_from(routes.len()).unwrap_or(u32::MAX);
+            let paths = PathIndex::new(host.routes.iter().map(|r| (&r.path, r.headers.is_empty())));
+            virtual_hosts.push(HostTable {
+                name: host.name.clone(),
+                paths,
+                offset,
+            });
+            routes.extend(compile_routes(config, host, &mut slot_of));
+        }
+        let domains = (0..)
+            .zip(&config.virtual_hosts)
+            .flat_map(|(i, h)| h.domains.iter().map(move |d| (d, i)));
+        Self {
+            name: config.name.clone(),
+            hosts: HostIndex::new(domains, config.ignore_port_in_host_matching),
+            virtual_hosts: virtual_hosts.into(),
+            routes: routes.into(),
+        }
+    }
+
+    /// The first route that matches, and its number in the table. No allocation; for the cost see the module.
+    ///
+    /// # Errors
+    /// How far the search came.
+    pub fn find(&self, request: &impl RequestView) -> Result<(usize, &CompiledRoute), NoRoute> {
+        let host = self
+            .hosts
+            .find(request.authority())
+            .ok_or(NoRoute::NoVirtualHost)?;
+        let host = &self.virtual_hosts[host as usize];
+        let path = without_query(request.path());
+        let found = host.paths.first(path, |number| {
+            let route = &self.routes[(host.offset + number) as usize];
+            route
+                .headers
+                .iter()
+                .all(|condition| header::holds(condition, request))
+        });
+        match found {
+            Some(number) => {
+                let number = (host.offset + number) as usize;
+                Ok((number, &self.routes[number]))
+            }
+            None => Err(NoRoute::NoMatch {
+                virtual_host: host.name.clone(),
+            }),
+        }
+    }
+
+    /// All routes in their order.
+    pub fn routes(&self) -> &[CompiledRoute] {
+        &self.routes
+    }
+}
+
+fn compile_routes(
+    config: &RouteConfiguration,
+    host: &VirtualHost,
+    slot_of: &mut impl FnMut(&ClusterName) -> usize,
+) -> Vec<CompiledRoute> {
+    let label = |number: usize, name: &Arc<str>| RouteLabel {
+        config: config.name.clone(),
+        virtual_host: host.name.clone(),
+        route: if name.is_empty() {
+            format!("#{number}").into()
+        } else {
+            name.clone()
+        },
+    };
+    (0..)
+        .zip(&host.routes)
+        .map(|(number, route)| CompiledRoute {
+            label: Arc::new(label(number, &route.name)),
+            headers: route.headers.clone().into(),
+            arms: route.split.arms.clone().into(),
+            targets: route
+                .split
+                .arms
+                .iter()
+                .map(|arm| ArmTarget {
+                    name: arm.name.clone(),
+                    cluster: arm.cluster.clone(),
+                    slot: slot_of(&arm.cluster),
+                })
+                .collect(),
+            choice: choice(&route.split),
+        })
+        .collect()
+}
+
+fn choice(split: &Split) -> Choice {
+    let mut taking = split
+        .arms
+        .iter()
+        .enumerate()
+        .filter(|(_, arm)| arm.weight.0 > 0)
+        .map(|(i, _)| i);
+    match (taking.next(), taking.next(), &split.key) {
+        (Some(only), None, _) => Choice::Only(only),
+        (_, _, Some(key)) => Choice::Keyed {
+            header: key.header.clone(),
+            rendezvous: Rendezvous::new(&split.arms, &key.salt),
+        },
+        (_, _, None) => Choice::Sequence,
+    }
+}
+
+/// The path without its query (RFC 3986 §3.4).
+pub(super) fn without_query(path: &[u8]) -> &[u8] {
+    memchr::memchr(b'?', path).map_or(path, |at| &path[..at])
+}

@@ -1,0 +1,81 @@
+//! The snapshot: everything a request needs to know, compiled, immutable, and swapped as one value.
+
+mod compile;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{
+    Address, Cluster, ClusterName, LbPolicy, Listener, ListenerName, LoadAssignment, RouteConfiguration,
+};
+use crate::endpoint::EndpointState;
+use crate::route::RouteTable;
+
+pub use compile::CompileError;
+
+/// One generation of configuration. A request loads it once and keeps it to its end.
+///
+/// Listeners and clusters have slots: a name keeps its slot from one snapshot to the next for as long as anything refers
+/// to it, so that what did not change is shared as it is.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts up with each snapshot of this process.
+    pub generation: u64,
+    listeners: compile::Slots<ListenerName, Arc<ListenerTable>>,
+    clusters: compile::Slots<ClusterName, Arc<ClusterTable>>,
+}
+
+/// A listener and its routes.
+#[derive(Debug)]
+pub struct ListenerTable {
+    /// Its name.
+    pub name: ListenerName,
+    /// Where it listens.
+    pub address: Address,
+    /// Its routes.
+    pub routes: Arc<RouteTable>,
+    /// Files that get a line for each request.
+    pub access_logs: Arc<[PathBuf]>,
+    listener: Arc<Listener>,
+    source: Arc<RouteConfiguration>,
+}
+
+/// A cluster and its endpoints.
+#[derive(Debug)]
+pub struct ClusterTable {
+    /// Its name.
+    pub name: ClusterName,
+    /// How an endpoint is picked.
+    pub lb_policy: LbPolicy,
+    /// How long a connection attempt may take.
+    pub connect_timeout: Duration,
+    /// The endpoints that take requests.
+    pub usable: Box<[Arc<EndpointState>]>,
+    /// All endpoints, those without new requests included.
+    pub endpoints: Box<[Arc<EndpointState>]>,
+    cluster: Arc<Cluster>,
+    source: Arc<LoadAssignment>,
+}
+
+impl Snapshot {
+    /// The listener in a slot, if one is served there.
+    pub fn listener(&self, slot: usize) -> Option<&Arc<ListenerTable>> {
+        self.listeners.get(slot)
+    }
+
+    /// The cluster in a slot, if one is served there.
+    pub fn cluster(&self, slot: usize) -> Option<&Arc<ClusterTable>> {
+        self.clusters.get(slot)
+    }
+
+    /// All listeners with their slots.
+    pub fn listeners(&self) -> impl Iterator<Item = (usize, &Arc<ListenerTable>)> {
+        self.listeners.iter()
+    }
+
+    /// All clusters with their slots.
+    pub fn clusters(&self) -> impl Iterator<Item = (usize, &Arc<ClusterTable>)> {
+        self.clusters.iter()
+    }
+}
