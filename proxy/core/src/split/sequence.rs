@@ -24,6 +24,10 @@ impl Phase {
     };
 }
 
+/// Requests that are played through to reach a phase: a fraction of a millisecond at most, once for a route. Weights are
+/// reduced first, so nearly every split stays below.
+const LONGEST_REPLAY: u64 = 1 << 16;
+
 /// The state of one split on one worker.
 #[derive(Debug, Clone)]
 pub struct Sequence {
@@ -52,8 +56,12 @@ impl Sequence {
     /// A sequence over `arms`, whose weights add up to at least 1, started at a phase of its period.
     pub fn new(arms: &[Arm], phase: Phase) -> Self {
         let mut sequence = Self::at_rest(arms);
-        let start = i128::from(sequence.total) * i128::from(phase.worker) / i128::from(phase.workers.max(1));
-        sequence.seek(start);
+        let start = sequence.total.unsigned_abs() * u64::from(phase.worker) / u64::from(phase.workers.max(1));
+        if start <= LONGEST_REPLAY {
+            (0..start).for_each(|_| drop(sequence.next()));
+        } else {
+            sequence.seek(i128::from(start));
+        }
         sequence
     }
 
@@ -66,13 +74,26 @@ impl Sequence {
                 owed: 0,
             })
             .collect();
-        let total = arms.iter().map(|a| a.weight).sum::<i64>().max(1);
-        Self { arms, total }
+        let mut sequence = Self { arms, total: 0 };
+        sequence.reduce();
+        sequence
     }
 
-    /// The state after `requests`, computed at once: every arm was served its share rounded down, and those next to fall
+    /// Divides the weights by their greatest common divisor: 90/10 repeats after 10 requests, not after 100.
+    fn reduce(&mut self) {
+        let divisor = self
+            .arms
+            .iter()
+            .fold(0, |divisor, arm| gcd(divisor, arm.weight))
+            .max(1);
+        self.arms.iter_mut().for_each(|arm| arm.weight /= divisor);
+        self.total = self.arms.iter().map(|a| a.weight).sum::<i64>().max(1);
+    }
+
+    /// A valid state after `requests`, computed at once: every arm was served its share rounded down, and those next to fall
     /// behind once more. (Of all valid states at that time this is the one from which every future is open: exchanging
-    /// a served arm for one with an earlier deadline keeps a schedule valid.)
+    /// a served arm for one with an earlier deadline keeps a schedule valid. It need not be the one that the sequence
+    /// itself passes through, so the first period from here may be one request off where a replay would be exact.)
     fn seek(&mut self, requests: i128) {
         let total = i128::from(self.total);
         let mut behind: Vec<usize> = Vec::new();
@@ -157,6 +178,13 @@ impl Sequence {
             "the arms have room for the difference: all at 0 would be a solution"
         );
     }
+}
+
+const fn gcd(mut a: i64, mut b: i64) -> i64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 #[cfg(test)]
