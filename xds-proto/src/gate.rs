@@ -41,6 +41,11 @@ impl Default for Limits {
     }
 }
 
+/// The name of a resource, read without decoding it: xDS has it in field 1 of every type.
+pub fn resource_name(bytes: &[u8]) -> Option<String> {
+    walk::first_string(bytes)
+}
+
 /// A schema and the limits under which resources are held against it.
 #[derive(Debug)]
 pub struct Gate {

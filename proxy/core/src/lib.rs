@@ -10,3 +10,4 @@ pub mod lb;
 pub mod route;
 pub mod snapshot;
 pub mod split;
+pub mod xds;

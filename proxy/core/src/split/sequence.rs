@@ -58,7 +58,9 @@ impl Sequence {
         let mut sequence = Self::at_rest(arms);
         let start = sequence.total.unsigned_abs() * u64::from(phase.worker) / u64::from(phase.workers.max(1));
         if start <= LONGEST_REPLAY {
-            (0..start).for_each(|_| drop(sequence.next()));
+            for _ in 0..start {
+                sequence.next();
+            }
         } else {
             sequence.seek(i128::from(start));
         }

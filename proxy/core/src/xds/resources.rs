@@ -1,0 +1,190 @@
+//! What the control plane said and we accepted, and what of it can be served.
+//!
+//! A cluster is warm once its endpoints are known, a listener once its routes are. What is not warm yet leaves its
+//! predecessor serving. Route configurations and load assignments are kept for as long as somebody names them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use xds_proto::prost_types::Any;
+
+use crate::config::{
+    Cluster, ClusterName, Config, EndpointSource, Listener, ListenerName, LoadAssignment, RouteConfigName,
+    RouteConfiguration, RouteSource, ServedCluster, ServedListener,
+};
+
+/// An accepted resource.
+#[derive(Debug, Clone)]
+pub struct Held<T> {
+    /// As it came.
+    pub raw: Any,
+    /// The version of the response that brought it.
+    pub version: String,
+    /// What it means. The same `Arc` for as long as the bytes are the same.
+    pub value: Arc<T>,
+}
+
+/// Accepted resources by type and name. Cloning shares their values.
+#[derive(Debug, Clone, Default)]
+pub struct Resources {
+    pub(super) listeners: BTreeMap<String, Held<Listener>>,
+    pub(super) clusters: BTreeMap<String, Held<Cluster>>,
+    pub(super) routes: BTreeMap<String, Held<RouteConfiguration>>,
+    pub(super) endpoints: BTreeMap<String, Held<LoadAssignment>>,
+    static_listeners: BTreeMap<String, Held<Listener>>,
+    static_clusters: BTreeMap<String, Held<Cluster>>,
+    /// What was last served, for those whose successor is not warm.
+    served_listeners: BTreeMap<ListenerName, ServedListener>,
+    served_clusters: BTreeMap<ClusterName, ServedCluster>,
+}
+
+/// Two static resources of one name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("static_resources: two {kind}s are named {name:?}")]
+pub struct StaticConflict {
+    kind: &'static str,
+    name: String,
+}
+
+impl Resources {
+    /// Starts from what the bootstrap states itself. Names given there cannot be taken by the control plane.
+    ///
+    /// # Errors
+    /// If a name occurs twice.
+    pub fn with_static(
+        listeners: Vec<Held<Listener>>,
+        clusters: Vec<Held<Cluster>>,
+    ) -> Result<Self, StaticConflict> {
+        let mut resources = Self::default();
+        for held in listeners {
+            let name = held.value.name.to_string();
+            if resources.static_listeners.insert(name.clone(), held).is_some() {
+                return Err(StaticConflict {
+                    kind: "listener",
+                    name,
+                });
+            }
+        }
+        for held in clusters {
+            let name = held.value.name.to_string();
+            if resources.static_clusters.insert(name.clone(), held).is_some() {
+                return Err(StaticConflict {
+                    kind: "cluster",
+                    name,
+                });
+            }
+        }
+        Ok(resources)
+    }
+
+    pub(super) fn is_static_listener(&self, name: &str) -> bool {
+        self.static_listeners.contains_key(name)
+    }
+
+    pub(super) fn is_static_cluster(&self, name: &str) -> bool {
+        self.static_clusters.contains_key(name)
+    }
+
+    /// All listeners, warm or not: their sockets are opened before they serve.
+    pub fn listeners(&self) -> impl Iterator<Item = &Held<Listener>> {
+        self.static_listeners.values().chain(self.listeners.values())
+    }
+
+    /// All clusters, warm or not.
+    pub fn clusters(&self) -> impl Iterator<Item = &Held<Cluster>> {
+        self.static_clusters.values().chain(self.clusters.values())
+    }
+
+    /// Route configurations from RDS.
+    pub fn routes(&self) -> impl Iterator<Item = &Held<RouteConfiguration>> {
+        self.routes.values()
+    }
+
+    /// Load assignments from EDS, by the name they were asked for.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Held<LoadAssignment>> {
+        self.endpoints.values()
+    }
+
+    /// The route configurations that listeners name.
+    pub(super) fn wanted_routes(&self) -> BTreeSet<String> {
+        let rds = self.listeners().filter_map(|held| match &held.value.routes {
+            RouteSource::Rds(name) => Some(name.to_string()),
+            RouteSource::Inline(_) => None,
+        });
+        rds.collect()
+    }
+
+    /// The load assignments that clusters name.
+    pub(super) fn wanted_endpoints(&self) -> BTreeSet<String> {
+        let eds = self.clusters().filter_map(|held| match &held.value.endpoints {
+            EndpointSource::Eds(name) => Some(name.to_string()),
+            EndpointSource::Static(_) => None,
+        });
+        eds.collect()
+    }
+
+    /// Lets go of what nobody names any more, and says what is to be served now.
+    pub(super) fn settle(&mut self) -> Config {
+        let (routes, endpoints) = (self.wanted_routes(), self.wanted_endpoints());
+        self.routes.retain(|name, _| routes.contains(name));
+        self.endpoints.retain(|name, _| endpoints.contains(name));
+
+        let listeners: BTreeMap<_, _> = self
+            .listeners()
+            .filter_map(|held| {
+                let name = held.value.name.clone();
+                let served = match self.routes_of(&held.value) {
+                    Some(routes) => ServedListener {
+                        listener: held.value.clone(),
+                        routes,
+                    },
+                    None => self.served_listeners.get(&name)?.clone(),
+                };
+                Some((name, served))
+            })
+            .collect();
+        let clusters: BTreeMap<_, _> = self
+            .clusters()
+            .filter_map(|held| {
+                let name = held.value.name.clone();
+                let served = match self.endpoints_of(&held.value) {
+                    Some(endpoints) => ServedCluster {
+                        cluster: held.value.clone(),
+                        endpoints,
+                    },
+                    None => self.served_clusters.get(&name)?.clone(),
+                };
+                Some((name, served))
+            })
+            .collect();
+        self.served_listeners = listeners;
+        self.served_clusters = clusters;
+        self.config()
+    }
+
+    /// What is served.
+    pub fn config(&self) -> Config {
+        Config {
+            listeners: self.served_listeners.values().cloned().collect(),
+            clusters: self.served_clusters.clone(),
+        }
+    }
+
+    fn routes_of(&self, listener: &Listener) -> Option<Arc<RouteConfiguration>> {
+        match &listener.routes {
+            RouteSource::Inline(routes) => Some(routes.clone()),
+            RouteSource::Rds(name) => self.route(name),
+        }
+    }
+
+    fn route(&self, name: &RouteConfigName) -> Option<Arc<RouteConfiguration>> {
+        self.routes.get(name.as_str()).map(|held| held.value.clone())
+    }
+
+    fn endpoints_of(&self, cluster: &Cluster) -> Option<Arc<LoadAssignment>> {
+        match &cluster.endpoints {
+            EndpointSource::Static(assignment) => Some(assignment.clone()),
+            EndpointSource::Eds(name) => self.endpoints.get(name.as_str()).map(|held| held.value.clone()),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The bootstrap file: an Envoy v3 bootstrap in YAML or JSON.
+//!
+//! Keys outside resources that this proxy does not know are warned about, as Envoy's bootstrap has many; inside a
+//! listener or cluster they are refused.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proxy_core::config::{Address, Cluster, EndpointSource, Listener, LoadAssignment};
+use proxy_core::xds::translate::{self, Accepted};
+use proxy_core::xds::{Held, Rejection, Resources, StaticConflict, Subscriptions};
+use xds_proto::envoy::config::bootstrap::v3 as bootstrap_proto;
+use xds_proto::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
+use xds_proto::envoy::config::cluster::v3 as cluster_proto;
+use xds_proto::envoy::config::core::v3::api_config_source::ApiType;
+use xds_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use xds_proto::envoy::config::core::v3::grpc_service::TargetSpecifier;
+use xds_proto::envoy::config::core::v3::node::UserAgentVersionType;
+use xds_proto::envoy::config::core::v3::{ApiConfigSource, ApiVersion, ConfigSource, Node};
+use xds_proto::json::{self, ReadError};
+use xds_proto::prost_types::Any;
+use xds_proto::type_url;
+
+/// What a proxy needs to start.
+#[derive(Debug)]
+pub struct Bootstrap {
+    /// Who this proxy is to its control plane.
+    pub(crate) node: Node,
+    /// Where the read-only admin port listens; none where unset.
+    pub(crate) admin: Option<Address>,
+    /// Where the control plane is; empty where there is none.
+    pub(crate) control_plane: Vec<Address>,
+    pub(crate) subscriptions: Subscriptions,
+    /// Static resources.
+    pub(crate) resources: Resources,
+    /// Paths of keys that were not understood and do not concern this proxy.
+    pub warnings: Vec<String>,
+}
+
+/// A bootstrap that cannot be used. The text is one sentence with the place.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not a bootstrap.
+    #[error("{source}")]
+    Document {
+        /// With line and column.
+        #[from]
+        source: ReadError,
+    },
+    /// A static resource is not supported or makes no sense.
+    #[error("static_resources: {0}")]
+    Resource(#[from] Rejection),
+    /// Two static resources share a name.
+    #[error("{0}")]
+    Conflict(#[from] StaticConflict),
+    /// A setting makes no sense.
+    #[error("{path}: {reason}")]
+    Setting {
+        /// The key.
+        path: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The same, in a named file.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<BootstrapError>,
+    },
+}
+
+fn setting(path: &'static str, reason: impl Into<String>) -> BootstrapError {
+    BootstrapError::Setting {
+        path,
+        reason: reason.into(),
+    }
+}
+
+impl Bootstrap {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// One sentence that names the file and the place in it.
+    pub fn from_file(path: &Path) -> Result<Self, BootstrapError> {
+        let text = std::fs::read_to_string(path).map_err(|source| BootstrapError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::from_yaml(&text).map_err(|source| BootstrapError::InFile {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    /// Reads YAML or JSON.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::from_file`], without the file.
+    pub fn from_yaml(text: &str) -> Result<Self, BootstrapError> {
+        let (message, warnings) = json::from_yaml::<bootstrap_proto::Bootstrap>(text)?;
+        let bootstrap_proto::Bootstrap {
+            node,
+            static_resources,
+            dynamic_resources,
+            admin,
+        } = message;
+        let StaticResources { listeners, clusters } = static_resources.unwrap_or_default();
+        let DynamicResources {
+            lds_config,
+            cds_config,
+            ads_config,
+        } = dynamic_resources.unwrap_or_default();
+
+        let subscriptions = Subscriptions {
+            listeners: uses_ads("dynamic_resources.lds_config", lds_config)?,
+            clusters: uses_ads("dynamic_resources.cds_config", cds_config)?,
+        };
+        let (control_plane, clusters) = match ads_config {
+            Some(ads) => control_plane(ads, clusters)?,
+            None if subscriptions.listeners || subscriptions.clusters => {
+                return Err(setting(
+                    "dynamic_resources.ads_config",
+                    "is required where lds_config or cds_config says ads",
+                ));
+            }
+            None => (Vec::new(), clusters),
+        };
+        let mut node = node.unwrap_or_default();
+        if !control_plane.is_empty() && node.id.is_empty() {
+            return Err(setting("node.id", "is required to follow a control plane"));
+        }
+        node.user_agent_name = "weir".to_owned();
+        node.user_agent_version_type = Some(UserAgentVersionType::UserAgentVersion(
+            env!("CARGO_PKG_VERSION").to_owned(),
+        ));
+        let admin = match admin.and_then(|a| a.address) {
+            Some(address) => {
+                Some(translate::address(address).map_err(|reason| setting("admin.address", reason))?)
+            }
+            None => None,
+        };
+        let listeners = listeners
+            .iter()
+            .map(type_url::pack)
+            .map(held_listener)
+            .collect::<Result<_, _>>()?;
+        let clusters = clusters
+            .iter()
+            .map(type_url::pack)
+            .map(held_cluster)
+            .collect::<Result<_, _>>()?;
+        let resources = Resources::with_static(listeners, clusters)?;
+        Ok(Self {
+            node,
+            admin,
+            control_plane,
+            subscriptions,
+            resources,
+            warnings,
+        })
+    }
+}
+
+fn held_listener(raw: Any) -> Result<Held<Listener>, Rejection> {
+    let Accepted { value, .. } = translate::listener(&raw)?;
+    Ok(Held {
+        raw,
+        version: String::new(),
+        value: Arc::new(value),
+    })
+}
+
+fn held_cluster(raw: Any) -> Result<Held<Cluster>, Rejection> {
+    let Accepted { value, .. } = translate::cluster(&raw)?;
+    Ok(Held {
+        raw,
+        version: String::new(),
+        value: Arc::new(value),
+    })
+}
+
+fn uses_ads(path: &'static str, source: Option<ConfigSource>) -> Result<bool, BootstrapError> {
+    let Some(ConfigSource {
+        resource_api_version,
+        config_source_specifier,
+    }) = source
+    else {
+        return Ok(false);
+    };
+    if resource_api_version == ApiVersion::V2 as i32 {
+        return Err(setting(path, "resource_api_version V2 is not supported"));
+    }
+    match config_source_specifier {
+        Some(ConfigSourceSpecifier::Ads(_)) => Ok(true),
+        None => Err(setting(path, "only `ads: {}` is supported")),
+    }
+}
+
+/// The addresses of the control plane, and the clusters that serve traffic: the one that leads to the control plane
+/// speaks HTTP/2 and is not one of them.
+fn control_plane(
+    ads: ApiConfigSource,
+    mut clusters: Vec<cluster_proto::Cluster>,
+) -> Result<(Vec<Address>, Vec<cluster_proto::Cluster>), BootstrapError> {
+    const PATH: &str = "dynamic_resources.ads_config";
+    let ApiConfigSource {
+        api_type,
+        grpc_services,
+        transport_api_version,
+        set_node_on_first_message_only: _,
+    } = ads;
+    if api_type != ApiType::Grpc as i32 {
+        return Err(setting(PATH, "api_type must be GRPC"));
+    }
+    if transport_api_version != ApiVersion::V3 as i32 {
+        return Err(setting(PATH, "transport_api_version must be V3"));
+    }
+    let [service] = grpc_services.as_slice() else {
+        return Err(setting(PATH, "exactly one of grpc_services is supported"));
+    };
+    let Some(TargetSpecifier::EnvoyGrpc(target)) = &service.target_specifier else {
+        return Err(setting(PATH, "grpc_services[0].envoy_grpc is required"));
+    };
+    let Some(at) = clusters
+        .iter()
+        .position(|cluster| cluster.name == target.cluster_name)
+    else {
+        let reason = format!("static_resources has no cluster {:?}", target.cluster_name);
+        return Err(setting(PATH, reason));
+    };
+    let mut cluster = clusters.remove(at);
+    cluster.http2_protocol_options = None;
+    cluster.typed_extension_protocol_options.clear();
+    let addresses = match translate::cluster(&type_url::pack(&cluster))?.value.endpoints {
+        EndpointSource::Static(assignment) => {
+            let LoadAssignment { endpoints } = &*assignment;
+            endpoints
+                .iter()
+                .map(|endpoint| endpoint.address.clone())
+                .collect::<Vec<_>>()
+        }
+        EndpointSource::Eds(_) => Vec::new(),
+    };
+    if addresses.is_empty() {
+        let reason = format!("cluster {:?} must have static endpoints", cluster.name);
+        return Err(setting(PATH, reason));
+    }
+    Ok((addresses, clusters))
+}
+
+#[cfg(test)]
+mod tests;

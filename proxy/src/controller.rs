@@ -1,0 +1,285 @@
+//! The proxy's own control: takes configuration, opens what it needs, publishes it. Runs beside the workers, never on
+//! one.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proxy_core::config::Address;
+use proxy_core::snapshot::{CompileError, Snapshot};
+use proxy_core::xds::{AdsClient, Conclusion, Review};
+use xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use xds_proto::type_url;
+
+use crate::StartError;
+use crate::bootstrap::Bootstrap;
+use crate::listener::Sockets;
+use crate::publish::Publisher;
+use crate::telemetry::Registry;
+use crate::telemetry::access_log::LogFiles;
+use crate::worker::{Command, Handle, Shared};
+
+/// Owns everything that changes with configuration.
+pub(crate) struct Controller {
+    pub(crate) client: AdsClient,
+    pub(crate) registry: Arc<Registry>,
+    publisher: Publisher,
+    workers: Vec<Handle>,
+    sockets: Sockets,
+    logs: Arc<LogFiles>,
+    /// The address that workers accept on, by the listener's slot.
+    listening: HashMap<usize, Address>,
+    follows_control_plane: bool,
+    /// What has been said of `alt_stat_name` and the like need not be said again.
+    said: std::collections::BTreeSet<xds_proto::gate::IgnoredField>,
+    pub(crate) phase: Phase,
+}
+
+/// Where the process is in its life, as `/ready` tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Waiting for the first configuration.
+    Initializing,
+    Live,
+    Draining,
+}
+
+impl Controller {
+    /// Takes the static resources and opens their listeners.
+    pub(crate) fn new(
+        bootstrap: Bootstrap,
+        shared: &Shared,
+        workers: Vec<Handle>,
+    ) -> Result<Self, StartError> {
+        let Bootstrap {
+            node,
+            control_plane,
+            subscriptions,
+            resources,
+            ..
+        } = bootstrap;
+        let registry = shared.registry.clone();
+        let mut controller = Self {
+            client: AdsClient::new(node, subscriptions, resources),
+            publisher: Publisher::new(shared.snapshots.clone(), workers.clone(), registry.clone()),
+            registry,
+            workers,
+            sockets: Sockets::default(),
+            logs: shared.logs.clone(),
+            listening: HashMap::new(),
+            follows_control_plane: !control_plane.is_empty(),
+            said: std::collections::BTreeSet::new(),
+            phase: Phase::Initializing,
+        };
+        for held in controller.client.resources().listeners() {
+            let listener = &held.value;
+            controller
+                .sockets
+                .open(&listener.address, controller.workers.len())?;
+            for path in &listener.access_logs {
+                controller.logs.open(path).map_err(|source| StartError::Log {
+                    path: path.clone(),
+                    source,
+                })?;
+            }
+        }
+        let snapshot = controller.compile(controller.client.resources().config())?;
+        controller.publish(snapshot);
+        Ok(controller)
+    }
+
+    fn compile(&self, config: proxy_core::config::Config) -> Result<Snapshot, CompileError> {
+        self.publisher.current().next(&config)
+    }
+
+    /// A stream to the control plane is open: what to ask for.
+    pub(crate) fn connected(&mut self) -> Vec<DiscoveryRequest> {
+        self.registry
+            .xds_connected
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        self.client.connected()
+    }
+
+    /// The stream is gone. Nothing else changes.
+    pub(crate) fn disconnected(&mut self) {
+        self.registry
+            .xds_connected
+            .store(false, std::sync::atomic::Ordering::Relaxed);
+        self.client.disconnected();
+    }
+
+    /// Takes a response: sockets first, then compilation, then one swap. Returns the answers.
+    pub(crate) fn receive(&mut self, response: DiscoveryResponse) -> Vec<DiscoveryRequest> {
+        let mut review = self.client.review(response);
+        self.open_listeners(&mut review);
+        let snapshot = match self.compile(review.config().clone()) {
+            Ok(snapshot) => Some(snapshot),
+            Err(error) => {
+                review.refuse(error.to_string());
+                None
+            }
+        };
+        let conclusion = self.client.conclude(review);
+        if let Some(snapshot) = snapshot {
+            self.publish(snapshot);
+        }
+        self.report(&conclusion);
+        conclusion.requests
+    }
+
+    fn open_listeners(&mut self, review: &mut Review) {
+        let listeners: Vec<_> = review
+            .resources()
+            .listeners()
+            .map(|held| held.value.clone())
+            .collect();
+        for listener in listeners {
+            let opened = self
+                .sockets
+                .open(&listener.address, self.workers.len())
+                .map_err(|e| e.to_string());
+            let opened = opened.and_then(|()| {
+                let mut paths = listener.access_logs.iter();
+                paths.try_for_each(|path| {
+                    self.logs
+                        .open(path)
+                        .map_err(|e| format!("access log {}: {e}", path.display()))
+                })
+            });
+            if let Err(reason) = opened {
+                review.refuse_listener(self.client.resources(), listener.name.as_str(), reason);
+            }
+        }
+    }
+
+    fn publish(&mut self, snapshot: Snapshot) {
+        let wanted: HashMap<usize, Address> = snapshot
+            .listeners()
+            .map(|(slot, listener)| (slot, listener.address.clone()))
+            .collect();
+        self.publisher.publish(snapshot);
+        let gone: Vec<_> = self
+            .listening
+            .keys()
+            .filter(|slot| !wanted.contains_key(slot))
+            .copied()
+            .collect();
+        for slot in gone {
+            self.workers
+                .iter()
+                .for_each(|worker| worker.tell(Command::Unlisten(slot)));
+        }
+        for (slot, address) in &wanted {
+            if self.listening.get(slot) != Some(address) {
+                self.listen(*slot, address);
+            }
+        }
+        self.listening = wanted;
+        let resources = self.client.resources();
+        let addresses: std::collections::HashSet<_> = resources
+            .listeners()
+            .map(|held| held.value.address.clone())
+            .chain(self.listening.values().cloned())
+            .collect();
+        self.sockets.retain(|address| addresses.contains(address));
+        if self.phase == Phase::Initializing && self.is_configured() {
+            self.phase = Phase::Live;
+        }
+    }
+
+    fn listen(&self, slot: usize, address: &Address) {
+        match self.sockets.acceptors(address) {
+            Ok(acceptors) => {
+                for (worker, acceptor) in self.workers.iter().zip(acceptors) {
+                    worker.tell(Command::Listen(slot, acceptor));
+                }
+                let bound = self.sockets.local_address(address);
+                tracing::info!(address = %bound.as_ref().unwrap_or(address), "listening");
+            }
+            Err(error) => tracing::error!(%address, %error, "the listener's sockets could not be shared"),
+        }
+    }
+
+    /// Whether a first configuration is in use: every listener that is known has its routes.
+    fn is_configured(&self) -> bool {
+        let answered = |url| !self.client.version(url).is_empty();
+        let started =
+            !self.follows_control_plane || answered(type_url::LISTENER) || answered(type_url::CLUSTER);
+        started && self.client.resources().listeners().count() == self.listening.len()
+    }
+
+    fn report(&mut self, conclusion: &Conclusion) {
+        let kind = type_url::short_name(&conclusion.type_url);
+        let accepted = conclusion.rejections.is_empty();
+        self.registry.xds(|counts| {
+            let by_type = if accepted {
+                &mut counts.accepted
+            } else {
+                &mut counts.rejected
+            };
+            *by_type.entry(kind.to_owned()).or_default() += 1;
+            for ignored in &conclusion.ignored {
+                *counts
+                    .ignored
+                    .entry((ignored.message.clone(), ignored.field.clone()))
+                    .or_default() += 1;
+            }
+        });
+        for ignored in &conclusion.ignored {
+            if self.said.insert(ignored.clone()) {
+                tracing::info!(
+                    message = ignored.message,
+                    field = ignored.field,
+                    "accepted and not acted upon"
+                );
+            }
+        }
+        if accepted {
+            let generation = self.publisher.current().generation;
+            tracing::debug!(
+                kind,
+                version = conclusion.version,
+                generation,
+                "configuration taken"
+            );
+        }
+        for rejection in &conclusion.rejections {
+            tracing::warn!(version = conclusion.version, "refused: {rejection}");
+        }
+    }
+
+    /// The address that a listener is bound to.
+    pub(crate) fn listener_address(&self, name: &str) -> Option<Address> {
+        let snapshot = self.publisher.current();
+        let (_, listener) = snapshot.listeners().find(|(_, l)| l.name.as_str() == name)?;
+        self.sockets.local_address(&listener.address)
+    }
+
+    /// Fails `/ready` and lets every connection end with its next response.
+    pub(crate) fn drain(&mut self) {
+        self.phase = Phase::Draining;
+        self.workers.iter().for_each(|worker| worker.tell(Command::Drain));
+        self.sockets.retain(|_| false);
+    }
+
+    /// Connections that are still open.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.workers.iter().map(Handle::load).sum()
+    }
+
+    /// Ends the workers.
+    pub(crate) fn stop(&self) {
+        self.workers.iter().for_each(|worker| worker.tell(Command::Stop));
+    }
+
+    pub(crate) fn free_retired(&mut self) {
+        self.publisher.free_retired();
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.publisher.current()
+    }
+}
+
+/// The controller as its tasks share it: all of them run on one thread.
+pub(crate) type SharedController = Rc<std::cell::RefCell<Controller>>;

@@ -1,0 +1,436 @@
+//! The life of a request, top to bottom: match, admit, pick, send, observe.
+
+mod reason;
+mod relay;
+mod reply;
+mod upload;
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use proxy_core::http1::{
+    BodyReader, Output, RequestFraming, RequestHead, ResponseEdits, ResponseHead, Version, write_request,
+};
+use proxy_core::route::{NoRoute, RequestView};
+use tokio::io::AsyncWriteExt as _;
+
+pub(crate) use reason::Reason;
+pub(crate) use reply::local_reply;
+
+use crate::exchange::Exchange;
+use crate::socket::Socket;
+use crate::telemetry::access_log::Entry;
+use crate::upstream::{ConnectError, InFlight, Leased, Pool};
+use crate::worker::Worker;
+use crate::worker::view::{ClusterView, ListenerView, RouteView, View};
+
+/// A parsed head over its buffer, as routes see it.
+struct Request<'a> {
+    head: &'a RequestHead,
+    buffer: &'a [u8],
+}
+
+impl RequestView for Request<'_> {
+    fn method(&self) -> &[u8] {
+        self.head.method_token.slice(self.buffer)
+    }
+
+    fn authority(&self) -> &[u8] {
+        self.head.authority.slice(self.buffer)
+    }
+
+    fn path(&self) -> &[u8] {
+        self.head.path.slice(self.buffer)
+    }
+
+    fn header<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.head.headers.iter().filter(move |line| {
+            line.name.len() == name.len() && line.name.slice(self.buffer).eq_ignore_ascii_case(name)
+        });
+        lines.map(|line| line.value.slice(self.buffer))
+    }
+}
+
+/// What is known of a request once it was routed, for the log and the counters.
+#[derive(Default)]
+struct Routed {
+    route: Option<Rc<RouteView>>,
+    arm: usize,
+    pool: Option<Rc<Pool>>,
+}
+
+/// How an exchange with the upstream ended.
+pub(super) struct Finished {
+    /// The final status; 0 where none reached the client.
+    status: u16,
+    /// Why it did not end well.
+    failure: Option<Reason>,
+    /// Whether the client's connection can serve another request.
+    client_reusable: bool,
+}
+
+/// What the connection does next.
+pub(crate) enum Next {
+    /// Another request may follow; so many bytes of `from_client` were used.
+    Request(usize),
+    /// The connection ends. `unread`: the client may still be sending, so it is closed gently.
+    Close { unread: bool },
+}
+
+/// Serves the request whose head was parsed into `exchange`.
+pub(crate) async fn serve(
+    worker: &Rc<Worker>,
+    listener: usize,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+    started: Instant,
+) -> Next {
+    // One snapshot from here to the end.
+    let view = worker.view();
+    let Some(listener) = view.listener(worker, listener) else {
+        return refuse(worker, None, client, exchange, started, Reason::ListenerGone).await;
+    };
+
+    let (routed, cluster) = match route(worker, &view, &listener, exchange) {
+        Ok(routed) => routed,
+        Err(reason) => return refuse(worker, Some(&listener), client, exchange, started, reason).await,
+    };
+    let mut routed = routed;
+    let pool = match pick(worker, cluster.as_deref()) {
+        Ok(pool) => pool,
+        Err(reason) => {
+            return refuse_routed(worker, &listener, &routed, client, exchange, started, reason).await;
+        }
+    };
+    routed.pool = Some(pool.clone());
+    let in_flight = InFlight::start(&pool);
+
+    let mut upload = Upload::prepare(exchange, &pool);
+    let finished = match upload {
+        Ok(ref mut upload) => send(worker, &pool, cluster.as_deref(), client, exchange, upload).await,
+        Err(reason) => Err(reason),
+    };
+    drop(in_flight);
+    match (finished, upload) {
+        (Ok(finished), Ok(upload)) => {
+            observe(worker, &listener, &routed, exchange, started, &finished);
+            if finished.client_reusable {
+                Next::Request(upload.used)
+            } else {
+                Next::Close {
+                    unread: !upload.body.is_done(),
+                }
+            }
+        }
+        (Err(reason), _) | (_, Err(reason)) => {
+            refuse_routed(worker, &listener, &routed, client, exchange, started, reason).await
+        }
+    }
+}
+
+/// Match, then choose an arm and its cluster.
+fn route(
+    worker: &Worker,
+    view: &View,
+    listener: &ListenerView,
+    exchange: &Exchange,
+) -> Result<(Routed, Option<Rc<ClusterView>>), Reason> {
+    let request = Request {
+        head: &exchange.request,
+        buffer: &exchange.from_client,
+    };
+    let (number, route) = listener.table.find(&request).map_err(|missing| match missing {
+        NoRoute::NoVirtualHost => Reason::NoVirtualHost,
+        NoRoute::NoMatch { .. } => Reason::NoRoute,
+    })?;
+    let route_view = listener.route(worker, number, route);
+    let arm = route_view.choose(route, &request);
+    let cluster = view.cluster(worker, route.targets[arm].slot);
+    Ok((
+        Routed {
+            route: Some(route_view),
+            arm,
+            pool: None,
+        },
+        cluster,
+    ))
+}
+
+/// An endpoint of the cluster, as this worker's pool.
+fn pick(worker: &Worker, cluster: Option<&ClusterView>) -> Result<Rc<Pool>, Reason> {
+    let cluster = cluster.ok_or(Reason::NoCluster)?;
+    cluster.pick(worker).ok_or(Reason::NoEndpoint)
+}
+
+/// The request on its way up: what of its body is at hand, and what is still to come.
+pub(super) struct Upload {
+    body: BodyReader,
+    /// Bytes of `from_client` that belong to this request.
+    used: usize,
+}
+
+impl Upload {
+    /// Writes the outgoing head, and whatever of the body came with it, into `out`.
+    fn prepare(exchange: &mut Exchange, pool: &Pool) -> Result<Self, Reason> {
+        let Exchange {
+            request,
+            from_client,
+            out,
+            ..
+        } = exchange;
+        let mut body = BodyReader::of_request(request.framing, Output::Chunks);
+        out.clear();
+        write_request(out, from_client, request, pool.endpoint.label.as_bytes());
+        let mut used = request.len;
+        if request.framing != RequestFraming::None {
+            let at_hand = &mut from_client[request.len..];
+            let relayed = body.relay(at_hand).map_err(|_| Reason::MalformedBody)?;
+            out.extend_from_slice(&at_hand[..relayed.kept]);
+            out.extend_from_slice(body.tail());
+            used += relayed.taken;
+        }
+        Ok(Self { body, used })
+    }
+}
+
+/// Sends the request and passes the response back. A failure means that nothing was sent to the client yet.
+async fn send(
+    worker: &Rc<Worker>,
+    pool: &Rc<Pool>,
+    cluster: Option<&ClusterView>,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+    upload: &mut Upload,
+) -> Result<Finished, Reason> {
+    let timeout = cluster.map(|c| c.table.connect_timeout).unwrap_or_default();
+    loop {
+        let leased = match pool.take_idle(&worker.cells) {
+            Some(leased) => leased,
+            None => pool
+                .connect(timeout, &worker.cells)
+                .await
+                .map_err(|error| match error {
+                    ConnectError::Failed(_) => Reason::ConnectFailed,
+                    ConnectError::TimedOut => Reason::ConnectTimeout,
+                })?,
+        };
+        let reused = leased.reused;
+        let replayable = upload.body.is_done();
+        match send_on(worker, pool, leased, client, exchange, upload).await {
+            // The peer closed an idle connection just as we took it. Nothing came back, so a request that may be
+            // repeated, or of which no byte left, goes out on another connection.
+            Err(Broken {
+                unanswered: true,
+                untouched,
+                ..
+            }) if reused && replayable && (untouched || exchange.request.method.is_idempotent()) => {}
+            Err(broken) => return Err(broken.reason),
+            Ok(finished) => return Ok(finished),
+        }
+    }
+}
+
+/// An upstream connection failed before the client got anything.
+pub(super) struct Broken {
+    reason: Reason,
+    /// No byte of a response came.
+    unanswered: bool,
+    /// No byte of the request left.
+    untouched: bool,
+}
+
+impl From<Reason> for Broken {
+    fn from(reason: Reason) -> Self {
+        Self {
+            reason,
+            unanswered: false,
+            untouched: false,
+        }
+    }
+}
+
+async fn send_on(
+    worker: &Rc<Worker>,
+    pool: &Rc<Pool>,
+    leased: Leased,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+    upload: &mut Upload,
+) -> Result<Finished, Broken> {
+    let mut upstream = leased.socket;
+    if let Err(untouched) = write_first(&mut upstream, &exchange.out).await {
+        return Err(Broken {
+            reason: Reason::UpstreamReset,
+            unanswered: true,
+            untouched,
+        });
+    }
+    exchange.from_upstream.clear();
+    exchange.answering = false;
+    let keep_alive = exchange.request.keep_alive && !worker.is_draining();
+    let received = if upload.body.is_done() {
+        relay::response(worker, &mut upstream, client, exchange, keep_alive).await?
+    } else {
+        // Both directions at once: the response may come before the body's end. Boxed, as it is rare and large.
+        Box::pin(upload::duplex(
+            worker,
+            &mut upstream,
+            client,
+            exchange,
+            upload,
+            keep_alive,
+        ))
+        .await?
+    };
+    if received.upstream_reusable && upload.body.is_done() {
+        pool.put(upstream, Instant::now());
+    }
+    Ok(Finished {
+        status: received.status,
+        failure: received.failure,
+        client_reusable: received.client_reusable && upload.body.is_done(),
+    })
+}
+
+/// Writes all of `bytes`. The error says whether not even the first byte left.
+async fn write_first(upstream: &mut Socket, bytes: &[u8]) -> Result<(), bool> {
+    let first = upstream.write(bytes).await.map_err(|_| true)?;
+    if first < bytes.len() {
+        upstream.write_all(&bytes[first..]).await.map_err(|_| false)?;
+    }
+    Ok(())
+}
+
+/// Counts and logs.
+fn observe(
+    worker: &Worker,
+    listener: &ListenerView,
+    routed: &Routed,
+    exchange: &Exchange,
+    started: Instant,
+    finished: &Finished,
+) {
+    let duration = started.elapsed();
+    if let Some(failure) = finished.failure {
+        worker.cells.failures[failure as usize].add(1);
+    }
+    if let Some(route) = &routed.route {
+        route.cells[routed.arm].observe(finished.status, duration.as_micros() as u64);
+    }
+    let Some(log) = &listener.log else { return };
+    let (buffer, head) = (&exchange.from_client, &exchange.request);
+    let target = routed
+        .route
+        .as_ref()
+        .map(|route| &route.compiled().targets[routed.arm]);
+    log.write(&Entry {
+        method: head.method_token.slice(buffer),
+        authority: head.authority.slice(buffer),
+        path: head.path.slice(buffer),
+        status: finished.status,
+        route: routed
+            .route
+            .as_ref()
+            .map(|route| &*route.compiled().label),
+        arm: target.map_or("", |t| t.name.as_str()),
+        cluster: target.map_or("", |t| t.cluster.as_str()),
+        endpoint: routed.pool.as_ref().map_or("", |pool| &pool.endpoint.label),
+        reason: finished.failure.map_or("", Reason::words),
+        flag: finished.failure.map_or("", Reason::flag),
+        duration,
+    });
+}
+
+/// Answers a request that found no way, and counts it.
+async fn refuse(
+    worker: &Rc<Worker>,
+    listener: Option<&Rc<ListenerView>>,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+    started: Instant,
+    reason: Reason,
+) -> Next {
+    match listener {
+        Some(listener) => {
+            refuse_routed(
+                worker,
+                listener,
+                &Routed::default(),
+                client,
+                exchange,
+                started,
+                reason,
+            )
+            .await
+        }
+        None => {
+            worker.cells.failures[reason as usize].add(1);
+            answer(worker, client, exchange, reason).await
+        }
+    }
+}
+
+async fn refuse_routed(
+    worker: &Rc<Worker>,
+    listener: &ListenerView,
+    routed: &Routed,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+    started: Instant,
+    reason: Reason,
+) -> Next {
+    let finished = Finished {
+        status: reason.status(),
+        failure: Some(reason),
+        client_reusable: false,
+    };
+    observe(worker, listener, routed, exchange, started, &finished);
+    answer(worker, client, exchange, reason).await
+}
+
+/// Sends a reply of our own. The connection goes on if the request had no body.
+async fn answer(worker: &Rc<Worker>, client: &mut Socket, exchange: &mut Exchange, reason: Reason) -> Next {
+    if reason == Reason::ClientGone {
+        return Next::Close { unread: false };
+    }
+    let head = &exchange.request;
+    let has_body = head.framing != RequestFraming::None;
+    let keep_alive = head.keep_alive && !has_body && !worker.is_draining() && reason.leaves_client_in_step();
+    let edits = ResponseEdits {
+        client: head.version,
+        keep_alive,
+    };
+    let used = head.len;
+    local_reply(
+        client,
+        &mut exchange.out,
+        reason.status(),
+        reason.words(),
+        edits,
+        head.method,
+    )
+    .await;
+    if keep_alive {
+        Next::Request(used)
+    } else {
+        Next::Close { unread: has_body }
+    }
+}
+
+/// In which form a chunked response leaves.
+const fn output_for(request: &RequestHead) -> Output {
+    match (request.version, request.takes_trailers) {
+        (Version::Http10, _) => Output::Content,
+        (Version::Http11, true) => Output::ChunksAndTrailers,
+        (Version::Http11, false) => Output::Chunks,
+    }
+}
+
+/// Whether the response's end can be told without closing the client's connection.
+const fn is_delimited(request: &RequestHead, response: &ResponseHead) -> bool {
+    use proxy_core::http1::ResponseFraming;
+    match response.framing {
+        ResponseFraming::None | ResponseFraming::Length(_) => true,
+        ResponseFraming::Chunked | ResponseFraming::UntilClose => matches!(request.version, Version::Http11),
+    }
+}

@@ -1,0 +1,187 @@
+//! Sockets that accept: opened before a configuration is taken, kept for as long as its address is.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+
+use proxy_core::config::Address;
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::socket::Socket;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// A listening socket on its way to a worker.
+pub(crate) enum Acceptor {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// A listening socket at its worker.
+pub(crate) enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection on its way to another worker.
+pub(crate) enum StdStream {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Acceptor {
+    pub(crate) fn into_listener(self) -> io::Result<Listening> {
+        match self {
+            Self::Tcp(listener) => TcpListener::from_std(listener).map(Listening::Tcp),
+            Self::Unix(listener) => UnixListener::from_std(listener).map(Listening::Unix),
+        }
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
+        }
+    }
+}
+
+impl Listening {
+    pub(crate) async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream))
+            }
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
+        }
+    }
+}
+
+impl StdStream {
+    pub(crate) fn from_socket(socket: Socket) -> io::Result<Self> {
+        match socket {
+            Socket::Tcp(stream) => stream.into_std().map(Self::Tcp),
+            Socket::Unix(stream) => stream.into_std().map(Self::Unix),
+        }
+    }
+
+    pub(crate) fn into_socket(self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(stream) => tokio::net::TcpStream::from_std(stream).map(Socket::Tcp),
+            Self::Unix(stream) => tokio::net::UnixStream::from_std(stream).map(Socket::Unix),
+        }
+    }
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {}", said(source))]
+pub struct OpenError {
+    address: Address,
+    source: io::Error,
+}
+
+fn said(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "the address is in use by another process".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine does not have the address".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The open sockets of all listeners, one a worker, by address.
+#[derive(Default)]
+pub(crate) struct Sockets {
+    open: HashMap<Address, Vec<Acceptor>>,
+}
+
+impl Sockets {
+    /// Opens the address unless it is open. Connections queue from here on.
+    pub(crate) fn open(&mut self, address: &Address, workers: usize) -> Result<(), OpenError> {
+        if self.open.contains_key(address) {
+            return Ok(());
+        }
+        let acceptors = bind(address, workers).map_err(|source| OpenError {
+            address: address.clone(),
+            source,
+        })?;
+        self.open.insert(address.clone(), acceptors);
+        Ok(())
+    }
+
+    /// Handles to an open address's sockets, one a worker.
+    pub(crate) fn acceptors(&self, address: &Address) -> io::Result<Vec<Acceptor>> {
+        self.open
+            .get(address)
+            .into_iter()
+            .flatten()
+            .map(Acceptor::try_clone)
+            .collect()
+    }
+
+    /// The address that was really bound: port 0 in a configuration means any.
+    pub(crate) fn local_address(&self, address: &Address) -> Option<Address> {
+        match self.open.get(address)?.first()? {
+            Acceptor::Tcp(listener) => listener.local_addr().ok().map(Address::Socket),
+            Acceptor::Unix(_) => Some(address.clone()),
+        }
+    }
+
+    /// Closes every address that is not wanted any more.
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&Address) -> bool) {
+        self.open.retain(|address, _| wanted(address));
+    }
+}
+
+fn bind(address: &Address, workers: usize) -> io::Result<Vec<Acceptor>> {
+    match address {
+        Address::Socket(address) => {
+            // The first socket is bound alone, without SO_REUSEPORT: with it, the kernel would let a second process
+            // share the port without a word.
+            let probe = tcp_socket(*address, false)?;
+            let address = probe.local_addr()?.as_socket().unwrap_or(*address);
+            if workers == 1 {
+                return Ok(vec![Acceptor::Tcp(probe.into())]);
+            }
+            drop(probe);
+            let sockets = (0..workers).map(|_| tcp_socket(address, true));
+            sockets
+                .map(|socket| socket.map(|s| Acceptor::Tcp(s.into())))
+                .collect()
+        }
+        Address::Pipe(path) => {
+            remove_stale(path)?;
+            let listener = std::os::unix::net::UnixListener::bind(path)?;
+            listener.set_nonblocking(true)?;
+            let listener = Acceptor::Unix(listener);
+            (0..workers).map(|_| listener.try_clone()).collect()
+        }
+    }
+}
+
+fn tcp_socket(address: std::net::SocketAddr, shared: bool) -> io::Result<RawSocket> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Removes a socket file that an earlier process left; one that somebody still answers on is in use.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            Err(io::ErrorKind::AddrInUse.into())
+        }
+        Ok(_) => std::fs::remove_file(path),
+        Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,13 @@
+//! What the proxy tells of itself: metrics and access logs.
+//!
+//! Each worker counts in cells of its own, which are added up when somebody asks. A count on the request path is a load
+//! and a store (about 0.3 ns), never an atomic addition on a shared line.
+
+pub(crate) mod access_log;
+mod cells;
+mod histogram;
+mod metrics;
+mod registry;
+
+pub(crate) use cells::{ArmCells, WorkerCells};
+pub(crate) use registry::{ArmKey, Registry};

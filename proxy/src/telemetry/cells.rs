@@ -1,0 +1,55 @@
+//! Counters that one worker writes and anybody reads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::histogram::Histogram;
+use crate::forward::Reason;
+
+/// A count with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Only the worker that owns the cell may call this: it is a load and a store, not an addition.
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0
+            .store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one worker counts for the process.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerCells {
+    pub(crate) connections_opened: Counter,
+    pub(crate) connections_closed: Counter,
+    pub(crate) upstream_connects: Counter,
+    pub(crate) upstream_connect_failures: Counter,
+    pub(crate) upstream_reuses: Counter,
+    pub(crate) log_lines_dropped: Counter,
+    pub(crate) panics: Counter,
+    /// Replies that the proxy gave itself and exchanges that broke, by reason.
+    pub(crate) failures: [Counter; Reason::ALL.len()],
+}
+
+/// What one worker counts for one arm of one route.
+#[derive(Debug, Default)]
+pub(crate) struct ArmCells {
+    /// Responses by class: 1xx to 5xx; exchanges without one are counted as failures.
+    pub(crate) classes: [Counter; 5],
+    pub(crate) duration: Histogram,
+}
+
+impl ArmCells {
+    #[inline]
+    pub(crate) fn observe(&self, status: u16, micros: u64) {
+        if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
+            class.add(1);
+        }
+        self.duration.record(micros);
+    }
+}

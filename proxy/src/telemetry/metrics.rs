@@ -1,0 +1,191 @@
+//! `/metrics`: the native families in the Prometheus text form.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::cells::ArmCells;
+use super::histogram::Totals;
+use super::registry::{ArmKey, Registry};
+use crate::forward::Reason;
+
+impl Registry {
+    /// The whole page. Nothing is computed before somebody asks.
+    pub(crate) fn render(self: &Arc<Self>) -> String {
+        let mut families = prometheus_client::registry::Registry::default();
+        families.register_collector(Box::new(Families(self.clone())));
+        let mut page = String::new();
+        if encode(&mut page, &families).is_err() {
+            tracing::error!("the metrics page could not be written");
+        }
+        page
+    }
+}
+
+#[derive(Debug)]
+struct Families(Arc<Registry>);
+
+impl Collector for Families {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.requests(&mut encoder)?;
+        self.durations(&mut encoder)?;
+        self.failures(&mut encoder)?;
+        self.xds(&mut encoder)?;
+        let registry = &self.0;
+        let totals: [(&str, &str, u64); 6] = [
+            (
+                "weir_downstream_connections",
+                "Connections accepted from clients",
+                registry.total(|w| w.connections_opened.value()),
+            ),
+            (
+                "weir_upstream_connections",
+                "Connections opened to endpoints",
+                registry.total(|w| w.upstream_connects.value()),
+            ),
+            (
+                "weir_upstream_connection_failures",
+                "Connections to endpoints that could not be opened",
+                registry.total(|w| w.upstream_connect_failures.value()),
+            ),
+            (
+                "weir_upstream_connection_reuses",
+                "Requests that found an open connection",
+                registry.total(|w| w.upstream_reuses.value()),
+            ),
+            (
+                "weir_access_log_lines_dropped",
+                "Access-log lines lost because the file was too slow",
+                registry.total(|w| w.log_lines_dropped.value()),
+            ),
+            (
+                "weir_panics",
+                "Connections ended by a bug of the proxy",
+                registry.total(|w| w.panics.value()),
+            ),
+        ];
+        for (name, help, value) in totals {
+            ConstCounter::new(value).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Counter,
+            )?)?;
+        }
+        let active = registry.total(|w| {
+            w.connections_opened
+                .value()
+                .saturating_sub(w.connections_closed.value())
+        });
+        let gauges: [(&str, &str, u64); 3] = [
+            (
+                "weir_downstream_connections_active",
+                "Connections open from clients",
+                active,
+            ),
+            (
+                "weir_snapshot_generation",
+                "Number of the configuration snapshot that is served",
+                registry.generation.load(Ordering::Relaxed),
+            ),
+            (
+                "weir_xds_connected",
+                "Whether the stream to the control plane is open",
+                u64::from(registry.xds_connected.load(Ordering::Relaxed)),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Gauge,
+            )?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Families {
+    fn requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Responses by route, arm, cluster and class of status";
+        let mut family = encoder.encode_descriptor("weir_requests", help, None, MetricType::Counter)?;
+        self.0.each_arm(|key, cells| {
+            for (class, name) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
+                let count: u64 = cells.iter().map(|c| c.classes[class].value()).sum();
+                if count > 0 {
+                    let route = key.route.to_string();
+                    let labels = [
+                        ("route", route.as_str()),
+                        ("arm", key.arm.as_str()),
+                        ("cluster", key.cluster.as_str()),
+                        ("code_class", name),
+                    ];
+                    ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Time from a request's first byte to its response's last, in seconds";
+        let mut family =
+            encoder.encode_descriptor("weir_request_duration_seconds", help, None, MetricType::Histogram)?;
+        self.0.each_arm(|key: &ArmKey, cells: &[Arc<ArmCells>]| {
+            let mut totals = Totals::default();
+            cells.iter().for_each(|c| c.duration.add_to(&mut totals));
+            let buckets = totals.prometheus_buckets();
+            let count = buckets.iter().map(|(_, n)| n).sum();
+            let route = key.route.to_string();
+            let labels = [
+                ("route", route.as_str()),
+                ("arm", key.arm.as_str()),
+                ("cluster", key.cluster.as_str()),
+            ];
+            family
+                .encode_family(&labels)?
+                .encode_histogram::<NoLabelSet>(totals.sum_seconds(), count, &buckets, None)
+        })
+    }
+
+    fn failures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests that the proxy answered itself or could not finish, by reason";
+        let mut family = encoder.encode_descriptor("weir_failures", help, None, MetricType::Counter)?;
+        for reason in Reason::ALL {
+            let count = self.0.total(|w| w.failures[reason as usize].value());
+            let labels = [("reason", reason.label()), ("flag", reason.flag())];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn xds(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        self.0.xds(|counts| {
+            let help = "Responses of the control plane by type and result";
+            let mut family =
+                encoder.encode_descriptor("weir_xds_updates", help, None, MetricType::Counter)?;
+            for (result, by_type) in [("accepted", &counts.accepted), ("rejected", &counts.rejected)] {
+                for (kind, count) in by_type {
+                    let labels = [("type", kind.as_str()), ("result", result)];
+                    ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+                }
+            }
+            let help = "Resources that set a field which is accepted and not acted upon";
+            let mut family =
+                encoder.encode_descriptor("weir_xds_ignored_fields", help, None, MetricType::Counter)?;
+            for ((message, field), count) in &counts.ignored {
+                let labels = [("message", message.as_str()), ("field", field.as_str())];
+                ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+            }
+            Ok(())
+        })
+    }
+}

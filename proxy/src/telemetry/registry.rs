@@ -1,0 +1,101 @@
+//! Where workers get their cells from, and where a scrape finds them all.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use proxy_core::config::{ArmName, ClusterName};
+use proxy_core::route::RouteLabel;
+
+use super::cells::{ArmCells, WorkerCells};
+
+/// Series of arms that are kept; more share one that is labelled `overflow`.
+const MAX_ARMS: usize = 20_000;
+
+/// The labels of an arm's series.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ArmKey {
+    pub(crate) route: Arc<RouteLabel>,
+    pub(crate) arm: ArmName,
+    pub(crate) cluster: ClusterName,
+}
+
+impl ArmKey {
+    fn overflow() -> Self {
+        let word = || Arc::<str>::from("overflow");
+        Self {
+            route: Arc::new(RouteLabel {
+                config: "overflow".into(),
+                virtual_host: word(),
+                route: word(),
+            }),
+            arm: "overflow".into(),
+            cluster: "overflow".into(),
+        }
+    }
+}
+
+/// Updates from the control plane, by type.
+#[derive(Debug, Default)]
+pub(crate) struct XdsCounts {
+    pub(crate) accepted: BTreeMap<String, u64>,
+    pub(crate) rejected: BTreeMap<String, u64>,
+    /// By message and field.
+    pub(crate) ignored: BTreeMap<(String, String), u64>,
+}
+
+/// All cells of the process.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    pub(crate) workers: Vec<Arc<WorkerCells>>,
+    /// One cell a worker. The lock is taken when a worker first meets an arm, never by a request after that.
+    arms: Mutex<BTreeMap<ArmKey, Vec<Arc<ArmCells>>>>,
+    xds: Mutex<XdsCounts>,
+    pub(crate) xds_connected: AtomicBool,
+    pub(crate) generation: AtomicU64,
+}
+
+impl Registry {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            arms: Mutex::default(),
+            xds: Mutex::default(),
+            xds_connected: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// A worker's cells for an arm. Counts go on where an earlier snapshot's left off.
+    pub(crate) fn arm(&self, key: ArmKey, worker: usize) -> Arc<ArmCells> {
+        let mut arms = self.arms.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = arms.len() >= MAX_ARMS && !arms.contains_key(&key);
+        let key = if full { ArmKey::overflow() } else { key };
+        let cells = arms
+            .entry(key)
+            .or_insert_with(|| (0..self.workers.len()).map(|_| Arc::default()).collect());
+        cells[worker].clone()
+    }
+
+    /// Calls `visit` for each arm with its cells.
+    pub(super) fn each_arm(
+        &self,
+        mut visit: impl FnMut(&ArmKey, &[Arc<ArmCells>]) -> std::fmt::Result,
+    ) -> std::fmt::Result {
+        let arms = self.arms.lock().unwrap_or_else(PoisonError::into_inner);
+        arms.iter().try_for_each(|(key, cells)| visit(key, cells))
+    }
+
+    pub(crate) fn xds<R>(&self, with: impl FnOnce(&mut XdsCounts) -> R) -> R {
+        with(&mut self.xds.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One figure added up over workers.
+    pub(super) fn total(&self, figure: impl Fn(&WorkerCells) -> u64) -> u64 {
+        self.workers.iter().map(|cells| figure(cells)).sum()
+    }
+
+    pub(crate) fn set_generation(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,359 @@
+//! A worker: one thread, one runtime, and everything a request needs without a lock.
+
+pub(crate) mod view;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use proxy_core::route::RouteLabel;
+use proxy_core::snapshot::Snapshot;
+use proxy_core::split::{Phase, Sequence};
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle as TaskHandle;
+
+use crate::downstream;
+use crate::exchange::{BODY_BUFFER, Exchange};
+use crate::listener::{Acceptor, StdStream};
+use crate::telemetry::access_log::LogFiles;
+use crate::telemetry::{Registry, WorkerCells};
+use view::View;
+
+/// Exchanges and body buffers that are kept for the next request.
+const MAX_FREE: usize = 1024;
+const MAX_FREE_BODY_BUFFERS: usize = 64;
+/// How often idle upstream connections are looked through and log buffers handed over.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What a worker is told.
+pub(crate) enum Command {
+    /// A snapshot was published: let go of the old one.
+    Refresh,
+    /// Accept connections for the listener in this slot.
+    Listen(usize, Acceptor),
+    /// Stop accepting for the listener in this slot; its connections live on.
+    Unlisten(usize),
+    /// Serve a connection that another worker accepted.
+    Adopt(usize, StdStream),
+    /// No new connections; each open one ends with its next response.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+/// The outside's end of a worker.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+    /// Open downstream connections, for balancing and for drains.
+    load: Arc<AtomicUsize>,
+}
+
+impl Handle {
+    /// Tells the worker something. A worker that has ended does not listen, and need not.
+    pub(crate) fn tell(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+}
+
+/// What all workers share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) snapshots: Arc<ArcSwap<Snapshot>>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) logs: Arc<LogFiles>,
+}
+
+type SnapshotCache = arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
+
+/// A worker's own state. Never leaves its thread.
+pub(crate) struct Worker {
+    pub(crate) id: usize,
+    pub(crate) cells: Arc<WorkerCells>,
+    pub(crate) shared: Shared,
+    pub(crate) rng: RefCell<SmallRng>,
+    peers: Vec<Handle>,
+    snapshots: RefCell<SnapshotCache>,
+    view: RefCell<Rc<View>>,
+    sequences: RefCell<HashMap<Arc<RouteLabel>, Rc<RefCell<Sequence>>>>,
+    // Boxed, so that taking one is a pointer's move.
+    #[allow(clippy::vec_box)]
+    exchanges: RefCell<Vec<Box<Exchange>>>,
+    body_buffers: RefCell<Vec<Vec<u8>>>,
+    draining: Cell<bool>,
+}
+
+/// Starts the workers.
+///
+/// # Errors
+/// If a thread or runtime cannot be made.
+pub(crate) fn start(count: usize, shared: &Shared) -> io::Result<Vec<(Handle, JoinHandle<()>)>> {
+    let (handles, receivers): (Vec<_>, Vec<_>) = (0..count)
+        .map(|_| {
+            let (commands, receiver) = mpsc::unbounded_channel();
+            (
+                Handle {
+                    commands,
+                    load: Arc::default(),
+                },
+                receiver,
+            )
+        })
+        .unzip();
+    let spawn = |(id, commands): (usize, mpsc::UnboundedReceiver<Command>)| {
+        let (shared, peers) = (shared.clone(), handles.clone());
+        let thread = std::thread::Builder::new().name(format!("weir-worker-{id}"));
+        thread.spawn(move || run(id, shared, peers, commands))
+    };
+    let threads = receivers
+        .into_iter()
+        .enumerate()
+        .map(spawn)
+        .collect::<io::Result<Vec<_>>>()?;
+    Ok(handles.into_iter().zip(threads).collect())
+}
+
+fn run(id: usize, shared: Shared, peers: Vec<Handle>, commands: mpsc::UnboundedReceiver<Command>) {
+    let runtime = match Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(worker = id, %error, "the worker's runtime could not be made");
+            return;
+        }
+    };
+    runtime.block_on(async move {
+        let worker = Rc::new(Worker::new(id, shared, peers));
+        let ticker = tokio::task::spawn_local(tick(worker.clone()));
+        obey(&worker, commands).await;
+        ticker.abort();
+    });
+}
+
+async fn obey(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut acceptors: HashMap<usize, TaskHandle<()>> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Refresh => drop(worker.view()),
+            Command::Listen(slot, acceptor) => {
+                let task = tokio::task::spawn_local(accept(worker.clone(), slot, acceptor));
+                if let Some(old) = acceptors.insert(slot, task) {
+                    old.abort();
+                }
+            }
+            Command::Unlisten(slot) => {
+                if let Some(task) = acceptors.remove(&slot) {
+                    task.abort();
+                }
+            }
+            Command::Adopt(slot, stream) => match stream.into_socket() {
+                Ok(socket) => worker.clone().spawn_connection(slot, socket, true),
+                Err(error) => {
+                    worker.peers[worker.id].load.fetch_sub(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "a connection could not be handed over");
+                }
+            },
+            Command::Drain => {
+                acceptors.drain().for_each(|(_, task)| task.abort());
+                worker.draining.set(true);
+            }
+            Command::Stop => return,
+        }
+    }
+}
+
+async fn accept(worker: Rc<Worker>, slot: usize, acceptor: Acceptor) {
+    let listener = match acceptor.into_listener() {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "a listener could not be registered");
+            return;
+        }
+    };
+    loop {
+        match listener.accept().await {
+            Ok(socket) => {
+                let least = worker.least_loaded();
+                if least == worker.id {
+                    worker.clone().spawn_connection(slot, socket, false);
+                    continue;
+                }
+                // Counted here already, so that a burst of connections does not all go to the same worker.
+                worker.peers[least].load.fetch_add(1, Ordering::Relaxed);
+                match StdStream::from_socket(socket) {
+                    Ok(stream) => worker.peers[least].tell(Command::Adopt(slot, stream)),
+                    Err(_) => drop(worker.peers[least].load.fetch_sub(1, Ordering::Relaxed)),
+                }
+            }
+            Err(error) => {
+                // Out of descriptors, mostly. The connection waits in the backlog until some are free.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+/// Housekeeping off the request path.
+async fn tick(worker: Rc<Worker>) {
+    let mut interval = tokio::time::interval(TICK);
+    loop {
+        interval.tick().await;
+        worker.view().housekeeping(Instant::now());
+    }
+}
+
+impl Worker {
+    fn new(id: usize, shared: Shared, peers: Vec<Handle>) -> Self {
+        let mut snapshots = arc_swap::Cache::new(shared.snapshots.clone());
+        let view = View::new(snapshots.load().clone(), None);
+        Self {
+            id,
+            cells: shared.registry.workers[id].clone(),
+            shared,
+            rng: RefCell::new(SmallRng::seed_from_u64(rand::random())),
+            peers,
+            snapshots: RefCell::new(snapshots),
+            view: RefCell::new(Rc::new(view)),
+            sequences: RefCell::default(),
+            exchanges: RefCell::default(),
+            body_buffers: RefCell::default(),
+            draining: Cell::new(false),
+        }
+    }
+
+    /// This worker's view of the current snapshot. Costs a comparison while the snapshot is the same.
+    pub(crate) fn view(&self) -> Rc<View> {
+        let mut snapshots = self.snapshots.borrow_mut();
+        let current = snapshots.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(current, &view.snapshot) {
+            let next = View::new(current.clone(), Some(&view));
+            *view = Rc::new(next);
+            self.forget_sequences(&view.snapshot);
+        }
+        view.clone()
+    }
+
+    /// The credits of a route's split, carried over from whichever snapshot had the route last.
+    pub(crate) fn sequence(
+        &self,
+        label: &Arc<RouteLabel>,
+        arms: &[proxy_core::config::Arm],
+    ) -> Rc<RefCell<Sequence>> {
+        let mut sequences = self.sequences.borrow_mut();
+        if let Some(sequence) = sequences.get(label) {
+            sequence.borrow_mut().rebase(arms);
+            return sequence.clone();
+        }
+        let phase = Phase {
+            worker: self.id as u32,
+            workers: self.peers.len() as u32,
+        };
+        let sequence = Rc::new(RefCell::new(Sequence::new(arms, phase)));
+        sequences.insert(label.clone(), sequence.clone());
+        sequence
+    }
+
+    /// Forgets splits of routes that are long gone, once there are clearly more of them than routes.
+    fn forget_sequences(&self, snapshot: &Snapshot) {
+        let mut sequences = self.sequences.borrow_mut();
+        let routes: usize = snapshot.listeners().map(|(_, l)| l.routes.routes().len()).sum();
+        if sequences.len() > 2 * routes + 64 {
+            let tables: Vec<_> = snapshot.listeners().map(|(_, l)| l.routes.clone()).collect();
+            let live: std::collections::HashSet<_> = tables
+                .iter()
+                .flat_map(|t| t.routes())
+                .map(|r| &*r.label)
+                .collect();
+            sequences.retain(|label, _| live.contains(&**label));
+        }
+    }
+
+    pub(crate) fn exchange(&self) -> Box<Exchange> {
+        self.exchanges.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn return_exchange(&self, mut exchange: Box<Exchange>) {
+        let mut free = self.exchanges.borrow_mut();
+        if free.len() < MAX_FREE {
+            exchange.reset();
+            free.push(exchange);
+        }
+    }
+
+    pub(crate) fn body_buffer(&self) -> Vec<u8> {
+        self.body_buffers
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(BODY_BUFFER))
+    }
+
+    pub(crate) fn return_body_buffer(&self, buffer: Vec<u8>) {
+        let mut free = self.body_buffers.borrow_mut();
+        if free.len() < MAX_FREE_BODY_BUFFERS {
+            free.push(buffer);
+        }
+    }
+
+    pub(crate) const fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// The worker with the fewest connections, this one if it is among them.
+    fn least_loaded(&self) -> usize {
+        let own = self.peers[self.id].load();
+        let fewest = self.peers.iter().enumerate().min_by_key(|(_, peer)| peer.load());
+        fewest
+            .filter(|(_, peer)| peer.load() < own)
+            .map_or(self.id, |(id, _)| id)
+    }
+
+    /// Serves a connection in a task of its own. A panic in it ends this connection and nothing else.
+    fn spawn_connection(self: Rc<Self>, slot: usize, socket: crate::socket::Socket, counted: bool) {
+        let load = self.peers[self.id].load.clone();
+        if !counted {
+            load.fetch_add(1, Ordering::Relaxed);
+        }
+        self.cells.connections_opened.add(1);
+        let open = OpenConnection {
+            cells: self.cells.clone(),
+            load,
+        };
+        tokio::task::spawn_local(async move {
+            downstream::serve(self, slot, socket).await;
+            drop(open);
+        });
+    }
+}
+
+/// Counts a connection until it ends, in whichever way. The runtime catches a task's panic.
+struct OpenConnection {
+    cells: Arc<WorkerCells>,
+    load: Arc<AtomicUsize>,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.cells.connections_closed.add(1);
+        self.load.fetch_sub(1, Ordering::Relaxed);
+        if std::thread::panicking() {
+            self.cells.panics.add(1);
+        }
+    }
+}
