@@ -56,30 +56,19 @@ async fn connection(controller: SharedController, socket: crate::socket::Socket)
 
 fn answer(controller: &SharedController, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = reply(
-            StatusCode::METHOD_NOT_ALLOWED,
-            TEXT,
-            "this port only answers GET\n".to_owned(),
-        );
-        response
-            .headers_mut()
-            .insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+        let mut response =
+            reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "this port only answers GET\n".to_owned());
+        response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match request.uri().path() {
         "/ready" => ready(controller.borrow().phase),
         "/metrics" => reply(StatusCode::OK, OPENMETRICS, controller.borrow().registry.render()),
         "/config_dump" => reply(StatusCode::OK, JSON, format!("{:#}\n", config_dump(controller))),
-        "/" => reply(
-            StatusCode::OK,
-            TEXT,
-            "/config_dump\n/metrics\n/ready\n".to_owned(),
-        ),
-        other => reply(
-            StatusCode::NOT_FOUND,
-            TEXT,
-            format!("there is no {other} here; / lists what there is\n"),
-        ),
+        "/" => reply(StatusCode::OK, TEXT, "/config_dump\n/metrics\n/ready\n".to_owned()),
+        other => {
+            reply(StatusCode::NOT_FOUND, TEXT, format!("there is no {other} here; / lists what there is\n"))
+        }
     }
 }
 
@@ -96,10 +85,7 @@ fn ready(phase: Phase) -> Response<Full<Bytes>> {
 fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        hyper::header::HeaderValue::from_static(content_type),
-    );
+    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
     response
 }
 

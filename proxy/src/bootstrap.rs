@@ -80,10 +80,7 @@ pub enum BootstrapError {
 }
 
 fn setting(path: &'static str, reason: impl Into<String>) -> BootstrapError {
-    BootstrapError::Setting {
-        path,
-        reason: reason.into(),
-    }
+    BootstrapError::Setting { path, reason: reason.into() }
 }
 
 impl Bootstrap {
@@ -92,14 +89,10 @@ impl Bootstrap {
     /// # Errors
     /// One sentence that names the file and the place in it.
     pub fn from_file(path: &Path) -> Result<Self, BootstrapError> {
-        let text = std::fs::read_to_string(path).map_err(|source| BootstrapError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::from_yaml(&text).map_err(|source| BootstrapError::InFile {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| BootstrapError::Unreadable { path: path.to_owned(), source })?;
+        Self::from_yaml(&text)
+            .map_err(|source| BootstrapError::InFile { path: path.to_owned(), source: Box::new(source) })
     }
 
     /// Reads YAML or JSON.
@@ -108,18 +101,9 @@ impl Bootstrap {
     /// As [`Bootstrap::from_file`], without the file.
     pub fn from_yaml(text: &str) -> Result<Self, BootstrapError> {
         let (message, warnings) = json::from_yaml::<bootstrap_proto::Bootstrap>(text)?;
-        let bootstrap_proto::Bootstrap {
-            node,
-            static_resources,
-            dynamic_resources,
-            admin,
-        } = message;
+        let bootstrap_proto::Bootstrap { node, static_resources, dynamic_resources, admin } = message;
         let StaticResources { listeners, clusters } = static_resources.unwrap_or_default();
-        let DynamicResources {
-            lds_config,
-            cds_config,
-            ads_config,
-        } = dynamic_resources.unwrap_or_default();
+        let DynamicResources { lds_config, cds_config, ads_config } = dynamic_resources.unwrap_or_default();
 
         let subscriptions = Subscriptions {
             listeners: uses_ads("dynamic_resources.lds_config", lds_config)?,
@@ -140,61 +124,33 @@ impl Bootstrap {
             return Err(setting("node.id", "is required to follow a control plane"));
         }
         node.user_agent_name = "weir".to_owned();
-        node.user_agent_version_type = Some(UserAgentVersionType::UserAgentVersion(
-            env!("CARGO_PKG_VERSION").to_owned(),
-        ));
+        node.user_agent_version_type =
+            Some(UserAgentVersionType::UserAgentVersion(env!("CARGO_PKG_VERSION").to_owned()));
         let admin = match admin.and_then(|a| a.address) {
             Some(address) => {
                 Some(translate::address(address).map_err(|reason| setting("admin.address", reason))?)
             }
             None => None,
         };
-        let listeners = listeners
-            .iter()
-            .map(type_url::pack)
-            .map(held_listener)
-            .collect::<Result<_, _>>()?;
-        let clusters = clusters
-            .iter()
-            .map(type_url::pack)
-            .map(held_cluster)
-            .collect::<Result<_, _>>()?;
+        let listeners = listeners.iter().map(type_url::pack).map(held_listener).collect::<Result<_, _>>()?;
+        let clusters = clusters.iter().map(type_url::pack).map(held_cluster).collect::<Result<_, _>>()?;
         let resources = Resources::with_static(listeners, clusters)?;
-        Ok(Self {
-            node,
-            admin,
-            control_plane,
-            subscriptions,
-            resources,
-            warnings,
-        })
+        Ok(Self { node, admin, control_plane, subscriptions, resources, warnings })
     }
 }
 
 fn held_listener(raw: Any) -> Result<Held<Listener>, Rejection> {
     let Accepted { value, .. } = translate::listener(&raw)?;
-    Ok(Held {
-        raw,
-        version: String::new(),
-        value: Arc::new(value),
-    })
+    Ok(Held { raw, version: String::new(), value: Arc::new(value) })
 }
 
 fn held_cluster(raw: Any) -> Result<Held<Cluster>, Rejection> {
     let Accepted { value, .. } = translate::cluster(&raw)?;
-    Ok(Held {
-        raw,
-        version: String::new(),
-        value: Arc::new(value),
-    })
+    Ok(Held { raw, version: String::new(), value: Arc::new(value) })
 }
 
 fn uses_ads(path: &'static str, source: Option<ConfigSource>) -> Result<bool, BootstrapError> {
-    let Some(ConfigSource {
-        resource_api_version,
-        config_source_specifier,
-    }) = source
-    else {
+    let Some(ConfigSource { resource_api_version, config_source_specifier }) = source else {
         return Ok(false);
     };
     if resource_api_version == ApiVersion::V2 as i32 {
@@ -213,12 +169,8 @@ fn control_plane(
     mut clusters: Vec<cluster_proto::Cluster>,
 ) -> Result<(Vec<Address>, Vec<cluster_proto::Cluster>), BootstrapError> {
     const PATH: &str = "dynamic_resources.ads_config";
-    let ApiConfigSource {
-        api_type,
-        grpc_services,
-        transport_api_version,
-        set_node_on_first_message_only: _,
-    } = ads;
+    let ApiConfigSource { api_type, grpc_services, transport_api_version, set_node_on_first_message_only: _ } =
+        ads;
     if api_type != ApiType::Grpc as i32 {
         return Err(setting(PATH, "api_type must be GRPC"));
     }
@@ -231,10 +183,7 @@ fn control_plane(
     let Some(TargetSpecifier::EnvoyGrpc(target)) = &service.target_specifier else {
         return Err(setting(PATH, "grpc_services[0].envoy_grpc is required"));
     };
-    let Some(at) = clusters
-        .iter()
-        .position(|cluster| cluster.name == target.cluster_name)
-    else {
+    let Some(at) = clusters.iter().position(|cluster| cluster.name == target.cluster_name) else {
         let reason = format!("static_resources has no cluster {:?}", target.cluster_name);
         return Err(setting(PATH, reason));
     };
@@ -244,10 +193,7 @@ fn control_plane(
     let addresses = match translate::cluster(&type_url::pack(&cluster))?.value.endpoints {
         EndpointSource::Static(assignment) => {
             let LoadAssignment { endpoints } = &*assignment;
-            endpoints
-                .iter()
-                .map(|endpoint| endpoint.address.clone())
-                .collect::<Vec<_>>()
+            endpoints.iter().map(|endpoint| endpoint.address.clone()).collect::<Vec<_>>()
         }
         EndpointSource::Eds(_) => Vec::new(),
     };

@@ -51,13 +51,7 @@ impl Controller {
         shared: &Shared,
         workers: Vec<Handle>,
     ) -> Result<Self, StartError> {
-        let Bootstrap {
-            node,
-            control_plane,
-            subscriptions,
-            resources,
-            ..
-        } = bootstrap;
+        let Bootstrap { node, control_plane, subscriptions, resources, .. } = bootstrap;
         let registry = shared.registry.clone();
         let mut controller = Self {
             client: AdsClient::new(node, subscriptions, resources),
@@ -73,14 +67,12 @@ impl Controller {
         };
         for held in controller.client.resources().listeners() {
             let listener = &held.value;
-            controller
-                .sockets
-                .open(&listener.address, controller.workers.len())?;
+            controller.sockets.open(&listener.address, controller.workers.len())?;
             for path in &listener.access_logs {
-                controller.logs.open(path).map_err(|source| StartError::Log {
-                    path: path.clone(),
-                    source,
-                })?;
+                controller
+                    .logs
+                    .open(path)
+                    .map_err(|source| StartError::Log { path: path.clone(), source })?;
             }
         }
         let snapshot = controller.compile(controller.client.resources().config())?;
@@ -94,17 +86,13 @@ impl Controller {
 
     /// A stream to the control plane is open: what to ask for.
     pub(crate) fn connected(&mut self) -> Vec<DiscoveryRequest> {
-        self.registry
-            .xds_connected
-            .store(true, std::sync::atomic::Ordering::Relaxed);
+        self.registry.xds_connected.store(true, std::sync::atomic::Ordering::Relaxed);
         self.client.connected()
     }
 
     /// The stream is gone. Nothing else changes.
     pub(crate) fn disconnected(&mut self) {
-        self.registry
-            .xds_connected
-            .store(false, std::sync::atomic::Ordering::Relaxed);
+        self.registry.xds_connected.store(false, std::sync::atomic::Ordering::Relaxed);
         self.client.disconnected();
     }
 
@@ -128,22 +116,13 @@ impl Controller {
     }
 
     fn open_listeners(&mut self, review: &mut Review) {
-        let listeners: Vec<_> = review
-            .resources()
-            .listeners()
-            .map(|held| held.value.clone())
-            .collect();
+        let listeners: Vec<_> = review.resources().listeners().map(|held| held.value.clone()).collect();
         for listener in listeners {
-            let opened = self
-                .sockets
-                .open(&listener.address, self.workers.len())
-                .map_err(|e| e.to_string());
+            let opened = self.sockets.open(&listener.address, self.workers.len()).map_err(|e| e.to_string());
             let opened = opened.and_then(|()| {
                 let mut paths = listener.access_logs.iter();
                 paths.try_for_each(|path| {
-                    self.logs
-                        .open(path)
-                        .map_err(|e| format!("access log {}: {e}", path.display()))
+                    self.logs.open(path).map_err(|e| format!("access log {}: {e}", path.display()))
                 })
             });
             if let Err(reason) = opened {
@@ -153,21 +132,12 @@ impl Controller {
     }
 
     fn publish(&mut self, snapshot: Snapshot) {
-        let wanted: HashMap<usize, Address> = snapshot
-            .listeners()
-            .map(|(slot, listener)| (slot, listener.address.clone()))
-            .collect();
+        let wanted: HashMap<usize, Address> =
+            snapshot.listeners().map(|(slot, listener)| (slot, listener.address.clone())).collect();
         self.publisher.publish(snapshot);
-        let gone: Vec<_> = self
-            .listening
-            .keys()
-            .filter(|slot| !wanted.contains_key(slot))
-            .copied()
-            .collect();
+        let gone: Vec<_> = self.listening.keys().filter(|slot| !wanted.contains_key(slot)).copied().collect();
         for slot in gone {
-            self.workers
-                .iter()
-                .for_each(|worker| worker.tell(Command::Unlisten(slot)));
+            self.workers.iter().for_each(|worker| worker.tell(Command::Unlisten(slot)));
         }
         for (slot, address) in &wanted {
             if self.listening.get(slot) != Some(address) {
@@ -212,17 +182,10 @@ impl Controller {
         let kind = type_url::short_name(&conclusion.type_url);
         let accepted = conclusion.rejections.is_empty();
         self.registry.xds(|counts| {
-            let by_type = if accepted {
-                &mut counts.accepted
-            } else {
-                &mut counts.rejected
-            };
+            let by_type = if accepted { &mut counts.accepted } else { &mut counts.rejected };
             *by_type.entry(kind.to_owned()).or_default() += 1;
             for ignored in &conclusion.ignored {
-                *counts
-                    .ignored
-                    .entry((ignored.message.clone(), ignored.field.clone()))
-                    .or_default() += 1;
+                *counts.ignored.entry((ignored.message.clone(), ignored.field.clone())).or_default() += 1;
             }
         });
         for ignored in &conclusion.ignored {
@@ -236,12 +199,7 @@ impl Controller {
         }
         if accepted {
             let generation = self.publisher.current().generation;
-            tracing::debug!(
-                kind,
-                version = conclusion.version,
-                generation,
-                "configuration taken"
-            );
+            tracing::debug!(kind, version = conclusion.version, generation, "configuration taken");
         }
         for rejection in &conclusion.rejections {
             tracing::warn!(version = conclusion.version, "refused: {rejection}");

@@ -51,9 +51,7 @@ async fn requests(worker: &Rc<Worker>, listener: usize, client: &mut Socket, exc
     // Bytes that the parser has seen without finding a whole head; it looks again when a line was completed.
     let mut seen = 0;
     loop {
-        let Exchange {
-            request, from_client, ..
-        } = exchange;
+        let Exchange { request, from_client, .. } = exchange;
         let fresh = &from_client[seen.min(from_client.len())..];
         if !from_client.is_empty()
             && (seen == 0 || fresh.contains(&b'\n') || from_client.len() >= limits.head_bytes)
@@ -93,19 +91,8 @@ async fn requests(worker: &Rc<Worker>, listener: usize, client: &mut Socket, exc
 async fn refuse(worker: &Worker, client: &mut Socket, exchange: &mut Exchange, error: HeadError) -> End {
     worker.cells.failures[Reason::MalformedHead as usize].add(1);
     tracing::debug!(%error, "a request was refused");
-    let edits = ResponseEdits {
-        client: Version::Http11,
-        keep_alive: false,
-    };
-    local_reply(
-        client,
-        &mut exchange.out,
-        error.status(),
-        &error.to_string(),
-        edits,
-        Method::Get,
-    )
-    .await;
+    let edits = ResponseEdits { client: Version::Http11, keep_alive: false };
+    local_reply(client, &mut exchange.out, error.status(), &error.to_string(), edits, Method::Get).await;
     End::Linger
 }
 

@@ -117,9 +117,7 @@ pub(crate) async fn serve(
             if finished.client_reusable {
                 Next::Request(upload.used)
             } else {
-                Next::Close {
-                    unread: !upload.body.is_done(),
-                }
+                Next::Close { unread: !upload.body.is_done() }
             }
         }
         (Err(reason), _) | (_, Err(reason)) => {
@@ -135,10 +133,7 @@ fn route(
     listener: &ListenerView,
     exchange: &Exchange,
 ) -> Result<(Routed, Option<Rc<ClusterView>>), Reason> {
-    let request = Request {
-        head: &exchange.request,
-        buffer: &exchange.from_client,
-    };
+    let request = Request { head: &exchange.request, buffer: &exchange.from_client };
     let (number, route) = listener.table.find(&request).map_err(|missing| match missing {
         NoRoute::NoVirtualHost => Reason::NoVirtualHost,
         NoRoute::NoMatch { .. } => Reason::NoRoute,
@@ -146,14 +141,7 @@ fn route(
     let route_view = listener.route(worker, number, route);
     let arm = route_view.choose(route, &request);
     let cluster = view.cluster(worker, route.targets[arm].slot);
-    Ok((
-        Routed {
-            route: Some(route_view),
-            arm,
-            pool: None,
-        },
-        cluster,
-    ))
+    Ok((Routed { route: Some(route_view), arm, pool: None }, cluster))
 }
 
 /// An endpoint of the cluster, as this worker's pool.
@@ -172,12 +160,7 @@ pub(super) struct Upload {
 impl Upload {
     /// Writes the outgoing head, and whatever of the body came with it, into `out`.
     fn prepare(exchange: &mut Exchange, pool: &Pool) -> Result<Self, Reason> {
-        let Exchange {
-            request,
-            from_client,
-            out,
-            ..
-        } = exchange;
+        let Exchange { request, from_client, out, .. } = exchange;
         let mut body = BodyReader::of_request(request.framing, Output::Chunks);
         out.clear();
         write_request(out, from_client, request, pool.endpoint.label.as_bytes());
@@ -206,24 +189,18 @@ async fn send(
     loop {
         let leased = match pool.take_idle(&worker.cells) {
             Some(leased) => leased,
-            None => pool
-                .connect(timeout, &worker.cells)
-                .await
-                .map_err(|error| match error {
-                    ConnectError::Failed(_) => Reason::ConnectFailed,
-                    ConnectError::TimedOut => Reason::ConnectTimeout,
-                })?,
+            None => pool.connect(timeout, &worker.cells).await.map_err(|error| match error {
+                ConnectError::Failed(_) => Reason::ConnectFailed,
+                ConnectError::TimedOut => Reason::ConnectTimeout,
+            })?,
         };
         let reused = leased.reused;
         let replayable = upload.body.is_done();
         match send_on(worker, pool, leased, client, exchange, upload).await {
             // The peer closed an idle connection just as we took it. Nothing came back, so a request that may be
             // repeated, or of which no byte left, goes out on another connection.
-            Err(Broken {
-                unanswered: true,
-                untouched,
-                ..
-            }) if reused && replayable && (untouched || exchange.request.method.is_idempotent()) => {}
+            Err(Broken { unanswered: true, untouched, .. })
+                if reused && replayable && (untouched || exchange.request.method.is_idempotent()) => {}
             Err(broken) => return Err(broken.reason),
             Ok(finished) => return Ok(finished),
         }
@@ -241,11 +218,7 @@ pub(super) struct Broken {
 
 impl From<Reason> for Broken {
     fn from(reason: Reason) -> Self {
-        Self {
-            reason,
-            unanswered: false,
-            untouched: false,
-        }
+        Self { reason, unanswered: false, untouched: false }
     }
 }
 
@@ -259,11 +232,7 @@ async fn send_on(
 ) -> Result<Finished, Broken> {
     let mut upstream = leased.socket;
     if let Err(untouched) = write_first(&mut upstream, &exchange.out).await {
-        return Err(Broken {
-            reason: Reason::UpstreamReset,
-            unanswered: true,
-            untouched,
-        });
+        return Err(Broken { reason: Reason::UpstreamReset, unanswered: true, untouched });
     }
     exchange.from_upstream.clear();
     exchange.answering = false;
@@ -272,15 +241,7 @@ async fn send_on(
         relay::response(worker, &mut upstream, client, exchange, keep_alive).await?
     } else {
         // Both directions at once: the response may come before the body's end. Boxed, as it is rare and large.
-        Box::pin(upload::duplex(
-            worker,
-            &mut upstream,
-            client,
-            exchange,
-            upload,
-            keep_alive,
-        ))
-        .await?
+        Box::pin(upload::duplex(worker, &mut upstream, client, exchange, upload, keep_alive)).await?
     };
     if received.upstream_reusable && upload.body.is_done() {
         pool.put(upstream, Instant::now());
@@ -319,19 +280,13 @@ fn observe(
     }
     let Some(log) = &listener.log else { return };
     let (buffer, head) = (&exchange.from_client, &exchange.request);
-    let target = routed
-        .route
-        .as_ref()
-        .map(|route| &route.compiled().targets[routed.arm]);
+    let target = routed.route.as_ref().map(|route| &route.compiled().targets[routed.arm]);
     log.write(&Entry {
         method: head.method_token.slice(buffer),
         authority: head.authority.slice(buffer),
         path: head.path.slice(buffer),
         status: finished.status,
-        route: routed
-            .route
-            .as_ref()
-            .map(|route| &*route.compiled().label),
+        route: routed.route.as_ref().map(|route| &*route.compiled().label),
         arm: target.map_or("", |t| t.name.as_str()),
         cluster: target.map_or("", |t| t.cluster.as_str()),
         endpoint: routed.pool.as_ref().map_or("", |pool| &pool.endpoint.label),
@@ -352,16 +307,7 @@ async fn refuse(
 ) -> Next {
     match listener {
         Some(listener) => {
-            refuse_routed(
-                worker,
-                listener,
-                &Routed::default(),
-                client,
-                exchange,
-                started,
-                reason,
-            )
-            .await
+            refuse_routed(worker, listener, &Routed::default(), client, exchange, started, reason).await
         }
         None => {
             worker.cells.failures[reason as usize].add(1);
@@ -379,11 +325,7 @@ async fn refuse_routed(
     started: Instant,
     reason: Reason,
 ) -> Next {
-    let finished = Finished {
-        status: reason.status(),
-        failure: Some(reason),
-        client_reusable: false,
-    };
+    let finished = Finished { status: reason.status(), failure: Some(reason), client_reusable: false };
     observe(worker, listener, routed, exchange, started, &finished);
     answer(worker, client, exchange, reason).await
 }
@@ -396,25 +338,10 @@ async fn answer(worker: &Rc<Worker>, client: &mut Socket, exchange: &mut Exchang
     let head = &exchange.request;
     let has_body = head.framing != RequestFraming::None;
     let keep_alive = head.keep_alive && !has_body && !worker.is_draining() && reason.leaves_client_in_step();
-    let edits = ResponseEdits {
-        client: head.version,
-        keep_alive,
-    };
+    let edits = ResponseEdits { client: head.version, keep_alive };
     let used = head.len;
-    local_reply(
-        client,
-        &mut exchange.out,
-        reason.status(),
-        reason.words(),
-        edits,
-        head.method,
-    )
-    .await;
-    if keep_alive {
-        Next::Request(used)
-    } else {
-        Next::Close { unread: has_body }
-    }
+    local_reply(client, &mut exchange.out, reason.status(), reason.words(), edits, head.method).await;
+    if keep_alive { Next::Request(used) } else { Next::Close { unread: has_body } }
 }
 
 /// In which form a chunked response leaves.

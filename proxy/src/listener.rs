@@ -106,22 +106,15 @@ impl Sockets {
         if self.open.contains_key(address) {
             return Ok(());
         }
-        let acceptors = bind(address, workers).map_err(|source| OpenError {
-            address: address.clone(),
-            source,
-        })?;
+        let acceptors =
+            bind(address, workers).map_err(|source| OpenError { address: address.clone(), source })?;
         self.open.insert(address.clone(), acceptors);
         Ok(())
     }
 
     /// Handles to an open address's sockets, one a worker.
     pub(crate) fn acceptors(&self, address: &Address) -> io::Result<Vec<Acceptor>> {
-        self.open
-            .get(address)
-            .into_iter()
-            .flatten()
-            .map(Acceptor::try_clone)
-            .collect()
+        self.open.get(address).into_iter().flatten().map(Acceptor::try_clone).collect()
     }
 
     /// The address that was really bound: port 0 in a configuration means any.
@@ -150,9 +143,7 @@ fn bind(address: &Address, workers: usize) -> io::Result<Vec<Acceptor>> {
             }
             drop(probe);
             let sockets = (0..workers).map(|_| tcp_socket(address, true));
-            sockets
-                .map(|socket| socket.map(|s| Acceptor::Tcp(s.into())))
-                .collect()
+            sockets.map(|socket| socket.map(|s| Acceptor::Tcp(s.into()))).collect()
         }
         Address::Pipe(path) => {
             remove_stale(path)?;

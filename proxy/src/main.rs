@@ -39,19 +39,13 @@ fn main() -> ExitCode {
         Ok(filter) => filter,
         Err(error) => return fail(BAD_INPUT, &format!("--log-level {:?}: {error}", flags.log_level)),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let bootstrap = match Bootstrap::from_file(&flags.config_path) {
         Ok(bootstrap) => bootstrap,
         Err(error) => return fail(BAD_INPUT, &error.to_string()),
     };
     for key in &bootstrap.warnings {
-        tracing::warn!(
-            "{}: {key} is not known and has no effect",
-            flags.config_path.display()
-        );
+        tracing::warn!("{}: {key} is not known and has no effect", flags.config_path.display());
     }
     let mut options = Options::default();
     if let Some(workers) = flags.concurrency {
@@ -70,9 +64,7 @@ fn fail(code: u8, reason: &str) -> ExitCode {
 
 /// Runs until SIGTERM or SIGINT, then drains; a second signal ends the process at once.
 fn run(bootstrap: Bootstrap, options: Options, drain_time: Duration) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _guard = runtime.enter();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let proxy = Proxy::start(bootstrap, options)?;

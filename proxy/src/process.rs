@@ -32,9 +32,7 @@ pub struct Options {
 impl Default for Options {
     /// A worker for each core.
     fn default() -> Self {
-        Self {
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
-        }
+        Self { workers: std::thread::available_parallelism().map_or(1, usize::from) }
     }
 }
 
@@ -97,9 +95,7 @@ impl Proxy {
         match outcome.recv() {
             Ok(Ok(())) => Ok(proxy),
             Ok(Err(error)) => {
-                stopping
-                    .iter()
-                    .for_each(|worker| worker.tell(worker::Command::Stop));
+                stopping.iter().for_each(|worker| worker.tell(worker::Command::Stop));
                 Err(error)
             }
             Err(_) => Err(io::Error::other("the control thread ended").into()),
@@ -109,9 +105,7 @@ impl Proxy {
     /// The address that a listener is bound to, once it serves.
     pub fn listener_address(&self, name: &str) -> Option<std::net::SocketAddr> {
         let (answer, answered) = std::sync::mpsc::channel();
-        self.orders
-            .send(Order::ListenerAddress(name.to_owned(), answer))
-            .ok()?;
+        self.orders.send(Order::ListenerAddress(name.to_owned(), answer)).ok()?;
         match answered.recv().ok()?? {
             Address::Socket(address) => Some(address),
             Address::Pipe(_) => None,
@@ -149,10 +143,7 @@ fn control_thread(
     orders: mpsc::UnboundedReceiver<Order>,
     started: &Started,
 ) {
-    let runtime = match Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())
-    {
+    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => return drop(started.send(Err(error.into()))),
     };

@@ -23,12 +23,7 @@ impl Publisher {
         workers: Vec<Handle>,
         registry: Arc<Registry>,
     ) -> Self {
-        Self {
-            snapshots,
-            workers,
-            registry,
-            retired: Vec::new(),
-        }
+        Self { snapshots, workers, registry, retired: Vec::new() }
     }
 
     /// What is served.
@@ -40,9 +35,7 @@ impl Publisher {
     pub(crate) fn publish(&mut self, snapshot: Snapshot) {
         self.registry.set_generation(snapshot.generation);
         self.retired.push(self.snapshots.swap(Arc::new(snapshot)));
-        self.workers
-            .iter()
-            .for_each(|worker| worker.tell(Command::Refresh));
+        self.workers.iter().for_each(|worker| worker.tell(Command::Refresh));
         self.free_retired();
     }
 

@@ -51,10 +51,7 @@ pub(crate) enum ConnectError {
 
 impl Pool {
     pub(crate) const fn new(endpoint: Arc<EndpointState>) -> Self {
-        Self {
-            endpoint,
-            idle: RefCell::new(Vec::new()),
-        }
+        Self { endpoint, idle: RefCell::new(Vec::new()) }
     }
 
     /// An idle connection that is still quiet.
@@ -83,10 +80,7 @@ impl Pool {
             Ok(_) => cells.upstream_connects.add(1),
             Err(_) => cells.upstream_connect_failures.add(1),
         }
-        connected.map(|socket| Leased {
-            socket,
-            reused: false,
-        })
+        connected.map(|socket| Leased { socket, reused: false })
     }
 
     /// Gives a connection back on which a response ended exactly where it should.

@@ -104,13 +104,7 @@ pub(crate) fn start(count: usize, shared: &Shared) -> io::Result<Vec<(Handle, Jo
     let (handles, receivers): (Vec<_>, Vec<_>) = (0..count)
         .map(|_| {
             let (commands, receiver) = mpsc::unbounded_channel();
-            (
-                Handle {
-                    commands,
-                    load: Arc::default(),
-                },
-                receiver,
-            )
+            (Handle { commands, load: Arc::default() }, receiver)
         })
         .unzip();
     let spawn = |(id, commands): (usize, mpsc::UnboundedReceiver<Command>)| {
@@ -118,19 +112,12 @@ pub(crate) fn start(count: usize, shared: &Shared) -> io::Result<Vec<(Handle, Jo
         let thread = std::thread::Builder::new().name(format!("weir-worker-{id}"));
         thread.spawn(move || run(id, shared, peers, commands))
     };
-    let threads = receivers
-        .into_iter()
-        .enumerate()
-        .map(spawn)
-        .collect::<io::Result<Vec<_>>>()?;
+    let threads = receivers.into_iter().enumerate().map(spawn).collect::<io::Result<Vec<_>>>()?;
     Ok(handles.into_iter().zip(threads).collect())
 }
 
 fn run(id: usize, shared: Shared, peers: Vec<Handle>, commands: mpsc::UnboundedReceiver<Command>) {
-    let runtime = match Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())
-    {
+    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(worker = id, %error, "the worker's runtime could not be made");
@@ -261,10 +248,7 @@ impl Worker {
             sequence.borrow_mut().rebase(arms);
             return sequence.clone();
         }
-        let phase = Phase {
-            worker: self.id as u32,
-            workers: self.peers.len() as u32,
-        };
+        let phase = Phase { worker: self.id as u32, workers: self.peers.len() as u32 };
         let sequence = Rc::new(RefCell::new(Sequence::new(arms, phase)));
         sequences.insert(label.clone(), sequence.clone());
         sequence
@@ -276,11 +260,8 @@ impl Worker {
         let routes: usize = snapshot.listeners().map(|(_, l)| l.routes.routes().len()).sum();
         if sequences.len() > 2 * routes + 64 {
             let tables: Vec<_> = snapshot.listeners().map(|(_, l)| l.routes.clone()).collect();
-            let live: std::collections::HashSet<_> = tables
-                .iter()
-                .flat_map(|t| t.routes())
-                .map(|r| &*r.label)
-                .collect();
+            let live: std::collections::HashSet<_> =
+                tables.iter().flat_map(|t| t.routes()).map(|r| &*r.label).collect();
             sequences.retain(|label, _| live.contains(&**label));
         }
     }
@@ -298,10 +279,7 @@ impl Worker {
     }
 
     pub(crate) fn body_buffer(&self) -> Vec<u8> {
-        self.body_buffers
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(BODY_BUFFER))
+        self.body_buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BODY_BUFFER))
     }
 
     pub(crate) fn return_body_buffer(&self, buffer: Vec<u8>) {
@@ -319,9 +297,7 @@ impl Worker {
     fn least_loaded(&self) -> usize {
         let own = self.peers[self.id].load();
         let fewest = self.peers.iter().enumerate().min_by_key(|(_, peer)| peer.load());
-        fewest
-            .filter(|(_, peer)| peer.load() < own)
-            .map_or(self.id, |(id, _)| id)
+        fewest.filter(|(_, peer)| peer.load() < own).map_or(self.id, |(id, _)| id)
     }
 
     /// Serves a connection in a task of its own. A panic in it ends this connection and nothing else.
@@ -331,10 +307,7 @@ impl Worker {
             load.fetch_add(1, Ordering::Relaxed);
         }
         self.cells.connections_opened.add(1);
-        let open = OpenConnection {
-            cells: self.cells.clone(),
-            load,
-        };
+        let open = OpenConnection { cells: self.cells.clone(), load };
         tokio::task::spawn_local(async move {
             downstream::serve(self, slot, socket).await;
             drop(open);

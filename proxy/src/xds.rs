@@ -53,19 +53,13 @@ async fn stream(
     let (requests, outgoing) = mpsc::unbounded_channel();
     let send = |request| drop(requests.send(request));
     controller.borrow_mut().connected().into_iter().for_each(send);
-    let mut responses = client
-        .stream_aggregated_resources(UnboundedReceiverStream::new(outgoing))
-        .await?
-        .into_inner();
+    let mut responses =
+        client.stream_aggregated_resources(UnboundedReceiverStream::new(outgoing)).await?.into_inner();
     tracing::info!(%address, "following the control plane");
     while let Some(response) = responses.message().await? {
         // An answer, not a mere connection, shows that the control plane is back.
         backoff.reset();
-        controller
-            .borrow_mut()
-            .receive(response)
-            .into_iter()
-            .for_each(send);
+        controller.borrow_mut().receive(response).into_iter().for_each(send);
     }
     Ok(())
 }

@@ -13,16 +13,7 @@ pub(crate) const IGNORABLE: &[(&str, &str)] = &[
     ("envoy.config.listener.v3.Listener", "stat_prefix"),
     ("envoy.config.listener.v3.Listener", "traffic_direction"),
     ("envoy.extensions.filters.http.router.v3.Router", "dynamic_stats"),
-    (
-        "envoy.extensions.filters.http.router.v3.Router",
-        "start_child_span",
-    ),
-    (
-        "envoy.extensions.filters.http.router.v3.Router",
-        "suppress_envoy_headers",
-    ),
-    (
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix",
-    ),
+    ("envoy.extensions.filters.http.router.v3.Router", "start_child_span"),
+    ("envoy.extensions.filters.http.router.v3.Router", "suppress_envoy_headers"),
+    ("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix"),
 ];

@@ -34,10 +34,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            depth: 32,
-            bytes: 64 << 20,
-        }
+        Self { depth: 32, bytes: 64 << 20 }
     }
 }
 
@@ -105,35 +102,22 @@ impl Gate {
             problem,
         };
         let Some(message) = self.schema.message(full_name) else {
-            return Err(refuse(
-                String::new(),
-                Problem::UnknownType {
-                    name: full_name.to_owned(),
-                },
-            ));
+            return Err(refuse(String::new(), Problem::UnknownType { name: full_name.to_owned() }));
         };
         if bytes.len() > self.limits.bytes {
             return Err(refuse(
                 String::new(),
-                Problem::TooLarge {
-                    bytes: bytes.len(),
-                    limit: self.limits.bytes,
-                },
+                Problem::TooLarge { bytes: bytes.len(), limit: self.limits.bytes },
             ));
         }
         let mut seen = BTreeSet::new();
         let mut walker = walk::Walker::new(&self.schema, self.limits.depth, &mut seen);
-        walker
-            .message(message, bytes, 0)
-            .map_err(|failure| refuse(failure.path(), failure.problem))?;
+        walker.message(message, bytes, 0).map_err(|failure| refuse(failure.path(), failure.problem))?;
         let ignored = seen
             .into_iter()
             .map(|(message, field)| {
                 let message = &self.schema.messages[message];
-                IgnoredField {
-                    message: message.name.clone(),
-                    field: message.fields[field].name.clone(),
-                }
+                IgnoredField { message: message.name.clone(), field: message.fields[field].name.clone() }
             })
             .collect();
         Ok(Admitted { ignored })

@@ -76,26 +76,17 @@ pub fn yaml_message(error: &serde_saphyr::Error) -> String {
 /// # Errors
 /// [`ReadError`] with line and column, or with the path of a key that is not known.
 pub fn from_yaml<M: Message + Default + prost::Name>(text: &str) -> Result<(M, Vec<String>), ReadError> {
-    let descriptor = POOL
-        .get_message_by_name(&M::full_name())
-        .ok_or_else(|| ReadError::UnknownType(M::full_name()))?;
+    let descriptor =
+        POOL.get_message_by_name(&M::full_name()).ok_or_else(|| ReadError::UnknownType(M::full_name()))?;
     let value: Value = serde_saphyr::from_str(text)?;
     let mut unknown = UnknownKeys::default();
     unknown.collect(&value, &descriptor, false, String::new());
     if let Some(message) = unknown.in_resources.into_iter().next() {
-        return Err(ReadError::Document {
-            line: None,
-            column: None,
-            message,
-        });
+        return Err(ReadError::Document { line: None, column: None, message });
     }
     let options = DeserializeOptions::new().deny_unknown_fields(false);
     let message = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
-        Seed {
-            descriptor: descriptor.clone(),
-            options: &options,
-        }
-        .deserialize(deserializer)
+        Seed { descriptor: descriptor.clone(), options: &options }.deserialize(deserializer)
     })?;
     let typed = M::decode(message.encode_to_vec().as_slice()).map_err(|error| ReadError::Document {
         line: None,
@@ -130,10 +121,7 @@ struct UnknownKeys {
 impl UnknownKeys {
     fn collect(&mut self, value: &Value, message: &MessageDescriptor, in_resource: bool, path: String) {
         let Value::Object(object) = value else { return };
-        let opened = object
-            .get("@type")
-            .and_then(Value::as_str)
-            .filter(|_| is_any(message));
+        let opened = object.get("@type").and_then(Value::as_str).filter(|_| is_any(message));
         let opened = opened.and_then(|url| POOL.get_message_by_name(type_url::message_name(url)));
         let message = opened.as_ref().unwrap_or(message);
         if message.full_name().starts_with("google.protobuf.") {
@@ -141,11 +129,7 @@ impl UnknownKeys {
         }
         let in_resource = in_resource || RESOURCES.contains(&message.full_name());
         for (key, inner) in object {
-            let at = if path.is_empty() {
-                key.clone()
-            } else {
-                format!("{path}.{key}")
-            };
+            let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             match field_named(message, key) {
                 Some(field) => self.collect_field(inner, &field, in_resource, at),
                 None if key == "@type" && opened.is_some() => {}
@@ -179,10 +163,7 @@ impl UnknownKeys {
 }
 
 /// Inside these, an unknown key may be a security setting that nobody would enforce.
-const RESOURCES: &[&str] = &[
-    "envoy.config.listener.v3.Listener",
-    "envoy.config.cluster.v3.Cluster",
-];
+const RESOURCES: &[&str] = &["envoy.config.listener.v3.Listener", "envoy.config.cluster.v3.Cluster"];
 
 fn is_any(message: &MessageDescriptor) -> bool {
     message.full_name() == "google.protobuf.Any"
@@ -206,9 +187,7 @@ pub fn did_you_mean<'a>(key: &str, candidates: impl IntoIterator<Item = &'a str>
 }
 
 fn field_named(message: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> {
-    message
-        .get_field_by_name(key)
-        .or_else(|| message.get_field_by_json_name(key))
+    message.get_field_by_name(key).or_else(|| message.get_field_by_json_name(key))
 }
 
 /// A message as JSON with Envoy's field names; `Any` values are opened.
@@ -220,7 +199,5 @@ pub fn to_json(full_name: &str, bytes: &[u8]) -> Result<Value, ReadError> {
     let descriptor = POOL.get_message_by_name(full_name).ok_or_else(unknown)?;
     let message = DynamicMessage::decode(descriptor, bytes).map_err(|_| unknown())?;
     let options = SerializeOptions::new().use_proto_field_name(true);
-    message
-        .serialize_with_options(serde_json::value::Serializer, &options)
-        .map_err(|_| unknown())
+    message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|_| unknown())
 }

@@ -7,13 +7,7 @@
 //! This crate does not interpret configuration: that is `proxy-core::xds::translate`.
 
 /// Messages, and with feature `grpc` the service stubs, generated from `proto/`.
-#[allow(
-    missing_docs,
-    clippy::all,
-    clippy::pedantic,
-    unused_qualifications,
-    unreachable_pub
-)]
+#[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications, unreachable_pub)]
 mod generated {
     include!("gen/mod.rs");
 }

@@ -58,10 +58,7 @@ impl MessageSchema {
     }
 
     pub(crate) fn unsupported_name(&self, number: u32) -> Option<&str> {
-        self.unsupported
-            .iter()
-            .find(|(n, _)| *n == number)
-            .map(|(_, name)| name.as_str())
+        self.unsupported.iter().find(|(n, _)| *n == number).map(|(_, name)| name.as_str())
     }
 }
 
@@ -127,12 +124,7 @@ impl Schema {
         let at = self.messages.len();
         self.by_name.insert(name.clone(), at);
         let is_any = name == "google.protobuf.Any";
-        self.messages.push(MessageSchema {
-            name,
-            fields: Vec::new(),
-            unsupported,
-            is_any,
-        });
+        self.messages.push(MessageSchema { name, fields: Vec::new(), unsupported, is_any });
         pending.push((at, item.clone()));
     }
 
@@ -183,16 +175,10 @@ impl Schema {
     fn mark_ignorable(&mut self, message: &str, field: &str) {
         let at = self.by_name[message];
         let field = self.messages[at].fields.iter_mut().find(|f| f.name == field);
-        field
-            .expect("the table of ignorable fields names fields of the subset")
-            .ignorable = true;
+        field.expect("the table of ignorable fields names fields of the subset").ignorable = true;
     }
 }
 
 fn join(scope: &str, name: &str) -> String {
-    if scope.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{scope}.{name}")
-    }
+    if scope.is_empty() { name.to_owned() } else { format!("{scope}.{name}") }
 }

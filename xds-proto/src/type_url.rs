@@ -23,10 +23,7 @@ pub fn message_name(type_url: &str) -> &str {
 
 /// Packs a message as an `Any` under its own type URL.
 pub fn pack<M: Message + Name>(message: &M) -> Any {
-    Any {
-        type_url: format!("{PREFIX}{}", M::full_name()),
-        value: message.encode_to_vec(),
-    }
+    Any { type_url: format!("{PREFIX}{}", M::full_name()), value: message.encode_to_vec() }
 }
 
 /// The URL of the last path element, for people: `Listener`, `Cluster`.

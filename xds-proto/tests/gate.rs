@@ -28,29 +28,14 @@ fn embed(number: u32, inner: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_known_resource_passes() {
-    let cluster = Cluster {
-        name: "shop".into(),
-        ..Cluster::default()
-    };
-    assert!(
-        Gate::standard()
-            .admit(&type_url::pack(&cluster))
-            .expect("admitted")
-            .ignored
-            .is_empty()
-    );
+    let cluster = Cluster { name: "shop".into(), ..Cluster::default() };
+    assert!(Gate::standard().admit(&type_url::pack(&cluster)).expect("admitted").ignored.is_empty());
 }
 
 #[test]
 fn an_ignorable_field_passes_and_is_reported() {
-    let cluster = Cluster {
-        name: "shop".into(),
-        alt_stat_name: "s".into(),
-        ..Cluster::default()
-    };
-    let admitted = Gate::standard()
-        .admit(&type_url::pack(&cluster))
-        .expect("admitted");
+    let cluster = Cluster { name: "shop".into(), alt_stat_name: "s".into(), ..Cluster::default() };
+    let admitted = Gate::standard().admit(&type_url::pack(&cluster)).expect("admitted");
     assert_eq!(admitted.ignored.len(), 1);
     assert_eq!(admitted.ignored[0].field, "alt_stat_name");
 }
@@ -58,11 +43,7 @@ fn an_ignorable_field_passes_and_is_reported() {
 #[test]
 fn an_unknown_field_is_named_with_type_resource_and_path() {
     // A HeaderMatcher with invert_match (8), in the second header of the first route of the second virtual host.
-    let mut odd = HeaderMatcher {
-        name: "x".into(),
-        header_match_specifier: None,
-    }
-    .encode_to_vec();
+    let mut odd = HeaderMatcher { name: "x".into(), header_match_specifier: None }.encode_to_vec();
     odd.extend(varint_field(8, 1));
     let fine = HeaderMatcher {
         name: "y".into(),
@@ -73,23 +54,14 @@ fn an_unknown_field_is_named_with_type_resource_and_path() {
     matches.extend(embed(6, &odd));
     let route = embed(1, &matches);
     let host = [embed(1, b"second"), embed(3, &route)].concat();
-    let first = VirtualHost {
-        name: "first".into(),
-        routes: vec![Route::default()],
-        ..VirtualHost::default()
-    };
-    let mut bytes = RouteConfiguration {
-        name: "shop".into(),
-        ..RouteConfiguration::default()
-    }
-    .encode_to_vec();
+    let first =
+        VirtualHost { name: "first".into(), routes: vec![Route::default()], ..VirtualHost::default() };
+    let mut bytes =
+        RouteConfiguration { name: "shop".into(), ..RouteConfiguration::default() }.encode_to_vec();
     bytes.extend(embed(2, &first.encode_to_vec()));
     bytes.extend(embed(2, &host));
 
-    let any = Any {
-        type_url: type_url::ROUTE_CONFIGURATION.into(),
-        value: bytes,
-    };
+    let any = Any { type_url: type_url::ROUTE_CONFIGURATION.into(), value: bytes };
     let refusal = Gate::standard().admit(&any).expect_err("refused");
     assert_eq!(
         refusal.to_string(),
@@ -100,16 +72,9 @@ fn an_unknown_field_is_named_with_type_resource_and_path() {
 
 #[test]
 fn a_field_nobody_knows_is_named_by_its_number() {
-    let mut bytes = Cluster {
-        name: "shop".into(),
-        ..Cluster::default()
-    }
-    .encode_to_vec();
+    let mut bytes = Cluster { name: "shop".into(), ..Cluster::default() }.encode_to_vec();
     bytes.extend(varint_field(999, 1));
-    let any = Any {
-        type_url: type_url::CLUSTER.into(),
-        value: bytes,
-    };
+    let any = Any { type_url: type_url::CLUSTER.into(), value: bytes };
     let text = Gate::standard().admit(&any).expect_err("refused").to_string();
     assert_eq!(
         text,
@@ -119,18 +84,12 @@ fn a_field_nobody_knows_is_named_by_its_number() {
 
 #[test]
 fn an_unknown_enum_number_is_refused() {
-    let any = Any {
-        type_url: type_url::CLUSTER.into(),
-        value: varint_field(6, 99),
-    };
+    let any = Any { type_url: type_url::CLUSTER.into(), value: varint_field(6, 99) };
     let refusal = Gate::standard().admit(&any).expect_err("refused");
     assert_eq!(refusal.path, "lb_policy");
     assert_eq!(
         refusal.problem,
-        Problem::UnknownEnumNumber {
-            name: "envoy.config.cluster.v3.Cluster.LbPolicy".into(),
-            number: 99
-        }
+        Problem::UnknownEnumNumber { name: "envoy.config.cluster.v3.Cluster.LbPolicy".into(), number: 99 }
     );
 }
 
@@ -140,31 +99,15 @@ fn an_unknown_type_in_an_any_is_refused_with_the_key_it_hangs_on() {
         type_url: "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua".into(),
         value: vec![],
     };
-    let route = Route {
-        typed_per_filter_config: [("lua".into(), lua)].into(),
-        ..Route::default()
-    };
-    let host = VirtualHost {
-        routes: vec![route],
-        ..VirtualHost::default()
-    };
-    let config = RouteConfiguration {
-        name: "r".into(),
-        virtual_hosts: vec![host],
-        ..RouteConfiguration::default()
-    };
-    let refusal = Gate::standard()
-        .admit(&type_url::pack(&config))
-        .expect_err("refused");
-    assert_eq!(
-        refusal.path,
-        "virtual_hosts[0].routes[0].typed_per_filter_config[\"lua\"]"
-    );
+    let route = Route { typed_per_filter_config: [("lua".into(), lua)].into(), ..Route::default() };
+    let host = VirtualHost { routes: vec![route], ..VirtualHost::default() };
+    let config =
+        RouteConfiguration { name: "r".into(), virtual_hosts: vec![host], ..RouteConfiguration::default() };
+    let refusal = Gate::standard().admit(&type_url::pack(&config)).expect_err("refused");
+    assert_eq!(refusal.path, "virtual_hosts[0].routes[0].typed_per_filter_config[\"lua\"]");
     assert_eq!(
         refusal.problem,
-        Problem::UnknownType {
-            name: "envoy.extensions.filters.http.lua.v3.Lua".into()
-        }
+        Problem::UnknownType { name: "envoy.extensions.filters.http.lua.v3.Lua".into() }
     );
 }
 
@@ -190,22 +133,12 @@ fn an_rbac_condition_that_a_plain_decoder_loses_is_refused() {
     use envoy_types::pb::google::api::expr::v1alpha1::Expr;
 
     let policy = Policy {
-        permissions: vec![Permission {
-            rule: Some(permission::Rule::Any(true)),
-        }],
-        principals: vec![Principal {
-            identifier: Some(principal::Identifier::Any(true)),
-        }],
-        condition: Some(Expr {
-            id: 7,
-            expr_kind: None,
-        }),
+        permissions: vec![Permission { rule: Some(permission::Rule::Any(true)) }],
+        principals: vec![Principal { identifier: Some(principal::Identifier::Any(true)) }],
+        condition: Some(Expr { id: 7, expr_kind: None }),
         ..Policy::default()
     };
-    let rbac = Rbac {
-        policies: [("narrow".to_owned(), policy)].into(),
-        ..Rbac::default()
-    };
+    let rbac = Rbac { policies: [("narrow".to_owned(), policy)].into(), ..Rbac::default() };
     let bytes = rbac.encode_to_vec();
 
     let folder = tempfile::tempdir().expect("a folder");
@@ -222,30 +155,18 @@ fn an_rbac_condition_that_a_plain_decoder_loses_is_refused() {
     let set = protox::compile(["rbac.proto"], [folder.path()]).expect("compiled");
 
     let pool = prost_reflect::DescriptorPool::from_file_descriptor_set(set.clone()).expect("a pool");
-    let descriptor = pool
-        .get_message_by_name("envoy.config.rbac.v3.RBAC")
-        .expect("RBAC");
+    let descriptor = pool.get_message_by_name("envoy.config.rbac.v3.RBAC").expect("RBAC");
     let plain = prost_reflect::DynamicMessage::decode(descriptor, bytes.as_slice())
         .expect("a plain decoder is content");
     let known: Vec<_> = plain.fields().collect();
-    assert_eq!(
-        known.len(),
-        1,
-        "and reads a policy for any principal, without the condition"
-    );
+    assert_eq!(known.len(), 1, "and reads a policy for any principal, without the condition");
 
     let gate = Gate::new(Schema::new(&set, &[]), Limits::default());
-    let refusal = gate
-        .admit_message("envoy.config.rbac.v3.RBAC", &bytes)
-        .expect_err("refused");
+    let refusal = gate.admit_message("envoy.config.rbac.v3.RBAC", &bytes).expect_err("refused");
     assert_eq!(refusal.path, "policies[\"narrow\"]");
     assert_eq!(
         refusal.problem,
-        Problem::UnknownField {
-            message: "envoy.config.rbac.v3.Policy".into(),
-            number: 3,
-            name: None
-        }
+        Problem::UnknownField { message: "envoy.config.rbac.v3.Policy".into(), number: 3, name: None }
     );
 }
 
@@ -256,31 +177,15 @@ fn nesting_beyond_the_limit_is_refused() {
     for _ in 0..200 {
         value = embed(6, &embed(1, &value));
     }
-    let refusal = Gate::standard()
-        .admit_message("google.protobuf.Value", &value)
-        .expect_err("refused");
-    assert_eq!(
-        refusal.problem,
-        Problem::TooDeep {
-            limit: Limits::default().depth
-        }
-    );
+    let refusal = Gate::standard().admit_message("google.protobuf.Value", &value).expect_err("refused");
+    assert_eq!(refusal.problem, Problem::TooDeep { limit: Limits::default().depth });
 }
 
 #[test]
 fn size_beyond_the_limit_is_refused() {
     let set = prost_types::FileDescriptorSet::decode(xds_proto::DESCRIPTORS).expect("descriptors");
-    let gate = Gate::new(
-        Schema::new(&set, &[]),
-        Limits {
-            depth: 32,
-            bytes: 100,
-        },
-    );
-    let cluster = Cluster {
-        name: "c".repeat(200),
-        ..Cluster::default()
-    };
+    let gate = Gate::new(Schema::new(&set, &[]), Limits { depth: 32, bytes: 100 });
+    let cluster = Cluster { name: "c".repeat(200), ..Cluster::default() };
     let refusal = gate.admit(&type_url::pack(&cluster)).expect_err("refused");
     assert!(matches!(refusal.problem, Problem::TooLarge { limit: 100, .. }));
 }

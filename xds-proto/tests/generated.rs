@@ -65,25 +65,15 @@ fn committed_code_equals_what_the_proto_files_generate() {
         return;
     }
     let names = |dir: &Path| {
-        let mut names: Vec<_> = fs::read_dir(dir)
-            .expect("a folder")
-            .map(|e| e.expect("an entry").file_name())
-            .collect();
+        let mut names: Vec<_> =
+            fs::read_dir(dir).expect("a folder").map(|e| e.expect("an entry").file_name()).collect();
         names.sort();
         names
     };
-    assert_eq!(
-        names(&committed),
-        names(fresh.path()),
-        "set WEIR_UPDATE_GEN=1 to write src/gen again"
-    );
+    assert_eq!(names(&committed), names(fresh.path()), "set WEIR_UPDATE_GEN=1 to write src/gen again");
     for name in names(fresh.path()) {
         let same = fs::read(committed.join(&name)).expect("committed")
             == fs::read(fresh.path().join(&name)).expect("fresh");
-        assert!(
-            same,
-            "src/gen/{} is stale; set WEIR_UPDATE_GEN=1 to write it again",
-            name.display()
-        );
+        assert!(same, "src/gen/{} is stale; set WEIR_UPDATE_GEN=1 to write it again", name.display());
     }
 }

@@ -95,11 +95,7 @@ fn sample(field: &FieldDescriptor, depth: usize) -> Value {
         return Value::Map([(MapKey::String("key".into()), value)].into());
     }
     let value = single(field, depth);
-    if field.is_list() {
-        Value::List(vec![value.clone(), value])
-    } else {
-        value
-    }
+    if field.is_list() { Value::List(vec![value.clone(), value]) } else { value }
 }
 
 fn single(field: &FieldDescriptor, depth: usize) -> Value {
@@ -137,60 +133,32 @@ fn is_judged(message: &MessageDescriptor) -> bool {
 #[test]
 fn every_field_round_trips_through_envoys_own_messages() {
     let mut fields = 0;
-    for message in xds_proto::json::descriptor_pool()
-        .all_messages()
-        .filter(is_judged)
-    {
+    for message in xds_proto::json::descriptor_pool().all_messages().filter(is_judged) {
         let name = message.full_name();
         let (judge, own) = pair(name).unwrap_or_else(|| panic!("{name} is missing from this test's table"));
         for field in message.fields() {
             let mut value = DynamicMessage::new(message.clone());
             value.set_field(&field, sample(&field, 0));
             let bytes = value.encode_to_vec();
-            assert!(
-                !bytes.is_empty(),
-                "{}: the sample must not be the default",
-                field.full_name()
-            );
+            assert!(!bytes.is_empty(), "{}: the sample must not be the default", field.full_name());
 
             let (judged, text) = judge(&bytes);
             let back = DynamicMessage::decode(message.clone(), judged.as_slice())
                 .expect("ours decodes the oracle's");
-            assert_eq!(
-                value,
-                back,
-                "{} is lost or changed by the oracle",
-                field.full_name()
-            );
+            assert_eq!(value, back, "{} is lost or changed by the oracle", field.full_name());
             let again =
                 DynamicMessage::decode(message.clone(), own(&judged).as_slice()).expect("ours decodes ours");
-            assert_eq!(
-                value,
-                again,
-                "{} is lost or changed by our own type",
-                field.full_name()
-            );
+            assert_eq!(value, again, "{} is lost or changed by our own type", field.full_name());
 
-            let shown = field
-                .containing_oneof()
-                .map_or(field.name().to_owned(), |oneof| oneof.name().to_owned());
-            let shown = if shown == "match" || shown == "type" {
-                format!("r#{shown}")
-            } else {
-                shown
-            };
+            let shown =
+                field.containing_oneof().map_or(field.name().to_owned(), |oneof| oneof.name().to_owned());
+            let shown = if shown == "match" || shown == "type" { format!("r#{shown}") } else { shown };
             let shown = shown.trim_start_matches("r#");
-            assert!(
-                text.contains(shown),
-                "the oracle has no field named {shown} in {name}: {text}"
-            );
+            assert!(text.contains(shown), "the oracle has no field named {shown} in {name}: {text}");
             fields += 1;
         }
     }
-    assert!(
-        fields > 100,
-        "the subset has more than a hundred fields, {fields} were judged"
-    );
+    assert!(fields > 100, "the subset has more than a hundred fields, {fields} were judged");
 }
 
 #[test]
@@ -237,10 +205,7 @@ fn every_enum_number_has_the_same_name_in_envoys_api() {
 #[test]
 fn a_full_sample_survives_the_gate() {
     let gate = xds_proto::gate::Gate::standard();
-    for message in xds_proto::json::descriptor_pool()
-        .all_messages()
-        .filter(is_judged)
-    {
+    for message in xds_proto::json::descriptor_pool().all_messages().filter(is_judged) {
         let mut value = filled(&message, 1);
         open_anys(&mut value);
         let bytes = value.encode_to_vec();
@@ -267,14 +232,8 @@ fn open_anys(message: &mut DynamicMessage) {
         }
         match message.get_field_mut(&field) {
             Value::Message(inner) => open_anys(inner),
-            Value::List(items) => items
-                .iter_mut()
-                .filter_map(Value::as_message_mut)
-                .for_each(open_anys),
-            Value::Map(items) => items
-                .values_mut()
-                .filter_map(Value::as_message_mut)
-                .for_each(open_anys),
+            Value::List(items) => items.iter_mut().filter_map(Value::as_message_mut).for_each(open_anys),
+            Value::Map(items) => items.values_mut().filter_map(Value::as_message_mut).for_each(open_anys),
             _ => {}
         }
     }

@@ -21,12 +21,7 @@ impl EndpointState {
     /// A new endpoint with nothing under way.
     pub fn new(cluster: ClusterName, address: Address) -> Self {
         let label = address.to_string().into();
-        Self {
-            cluster,
-            address,
-            label,
-            in_flight: AtomicU32::new(0),
-        }
+        Self { cluster, address, label, in_flight: AtomicU32::new(0) }
     }
 
     /// Requests under way. Relaxed: a picker that is one request behind picks as well.

@@ -57,27 +57,19 @@ mod tests {
     fn endpoints(n: u16) -> Vec<Arc<EndpointState>> {
         (0..n)
             .map(|port| {
-                Arc::new(EndpointState::new(
-                    "c".into(),
-                    Address::Socket(([127, 0, 0, 1], port).into()),
-                ))
+                Arc::new(EndpointState::new("c".into(), Address::Socket(([127, 0, 0, 1], port).into())))
             })
             .collect()
     }
 
     fn picks(policy: LbPolicy, endpoints: &[Arc<EndpointState>], count: usize) -> Vec<usize> {
         let (mut balancer, mut rng) = (Balancer::default(), SmallRng::seed_from_u64(1));
-        (0..count)
-            .filter_map(|_| balancer.pick(policy, endpoints, &mut rng))
-            .collect()
+        (0..count).filter_map(|_| balancer.pick(policy, endpoints, &mut rng)).collect()
     }
 
     #[test]
     fn round_robin_takes_turns() {
-        assert_eq!(
-            picks(LbPolicy::RoundRobin, &endpoints(3), 7),
-            [0, 1, 2, 0, 1, 2, 0]
-        );
+        assert_eq!(picks(LbPolicy::RoundRobin, &endpoints(3), 7), [0, 1, 2, 0, 1, 2, 0]);
     }
 
     #[test]
@@ -99,10 +91,7 @@ mod tests {
         let chosen = picks(LbPolicy::LeastRequest, &endpoints(4), 4_000);
         for endpoint in 0..4 {
             let share = chosen.iter().filter(|c| **c == endpoint).count();
-            assert!(
-                (800..1_200).contains(&share),
-                "endpoint {endpoint} got {share} of 4,000"
-            );
+            assert!((800..1_200).contains(&share), "endpoint {endpoint} got {share} of 4,000");
         }
     }
 

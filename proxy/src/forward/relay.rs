@@ -39,28 +39,13 @@ where
     C: AsyncWrite + Unpin,
 {
     read_final_head(upstream, client, exchange).await?;
-    let Exchange {
-        request,
-        response,
-        from_upstream,
-        out,
-        answering,
-        ..
-    } = exchange;
+    let Exchange { request, response, from_upstream, out, answering, .. } = exchange;
     let status = response.status;
     let keep_alive = keep_alive && is_delimited(request, response);
     let output = output_for(request);
     let mut body = BodyReader::of_response(response.framing, output);
     out.clear();
-    write_response(
-        out,
-        from_upstream,
-        response,
-        ResponseEdits {
-            client: request.version,
-            keep_alive,
-        },
-    );
+    write_response(out, from_upstream, response, ResponseEdits { client: request.version, keep_alive });
 
     let at_hand = &mut from_upstream[response.len..];
     let count = at_hand.len();
@@ -88,10 +73,9 @@ where
     let streamed = stream(upstream, client, &mut body, &mut buffer, chunked_anew).await;
     worker.return_body_buffer(buffer);
     Ok(match streamed {
-        Ok(Streamed { leftover }) => received(
-            None,
-            upstream_keeps && leftover == 0 && !body.ends_with_connection(),
-        ),
+        Ok(Streamed { leftover }) => {
+            received(None, upstream_keeps && leftover == 0 && !body.ends_with_connection())
+        }
         Err(failure) => received(Some(failure), false),
     })
 }
@@ -106,13 +90,7 @@ where
     U: AsyncRead + Unpin,
     C: AsyncWrite + Unpin,
 {
-    let Exchange {
-        request,
-        response,
-        from_upstream,
-        out,
-        ..
-    } = exchange;
+    let Exchange { request, response, from_upstream, out, .. } = exchange;
     let mut unanswered = true;
     loop {
         if !from_upstream.is_empty() {
@@ -123,10 +101,7 @@ where
                 // Nobody asked to switch protocols.
                 (true, 101) => return Err(Reason::UpstreamProtocol.into()),
                 (true, 100..=199) => {
-                    let edits = ResponseEdits {
-                        client: request.version,
-                        keep_alive: true,
-                    };
+                    let edits = ResponseEdits { client: request.version, keep_alive: true };
                     out.clear();
                     write_response(out, from_upstream, response, edits);
                     from_upstream.drain(..response.len);
@@ -142,11 +117,7 @@ where
         from_upstream.reserve(HEAD_BUFFER.saturating_sub(from_upstream.len()).max(1024));
         match upstream.read_buf(from_upstream).await {
             Ok(0) | Err(_) => {
-                return Err(Broken {
-                    reason: Reason::UpstreamReset,
-                    unanswered,
-                    untouched: false,
-                });
+                return Err(Broken { reason: Reason::UpstreamReset, unanswered, untouched: false });
             }
             Ok(_) => {}
         }
@@ -215,9 +186,7 @@ where
         }
         if body.is_done() {
             client.write_all(body.tail()).await.map_err(gone)?;
-            return Ok(Streamed {
-                leftover: count - relayed.taken,
-            });
+            return Ok(Streamed { leftover: count - relayed.taken });
         }
     }
 }

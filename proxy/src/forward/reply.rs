@@ -15,14 +15,7 @@ pub(crate) async fn local_reply(
     method: Method,
 ) {
     out.clear();
-    write_local_reply(
-        out,
-        status,
-        reason_phrase(status),
-        text,
-        edits,
-        method == Method::Head,
-    );
+    write_local_reply(out, status, reason_phrase(status), text, edits, method == Method::Head);
     let _ = client.write_all(out).await;
 }
 

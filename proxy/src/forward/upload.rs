@@ -33,19 +33,10 @@ pub(super) async fn duplex(
     let mut buffer = worker.body_buffer();
     let mut whole = None;
     let outcome = {
-        let mut sending = std::pin::pin!(send_body(
-            &mut from_client,
-            &mut to_upstream,
-            &mut upload.body,
-            &mut buffer
-        ));
-        let mut receiving = std::pin::pin!(relay::response(
-            worker,
-            &mut from_upstream,
-            &mut to_client,
-            exchange,
-            keep_alive
-        ));
+        let mut sending =
+            std::pin::pin!(send_body(&mut from_client, &mut to_upstream, &mut upload.body, &mut buffer));
+        let mut receiving =
+            std::pin::pin!(relay::response(worker, &mut from_upstream, &mut to_client, exchange, keep_alive));
         let mut sent = false;
         loop {
             tokio::select! {
@@ -105,9 +96,7 @@ where
             return Sent::Refused;
         }
         if body.is_done() {
-            return Sent::Whole {
-                leftover: buffer.len() - relayed.taken,
-            };
+            return Sent::Whole { leftover: buffer.len() - relayed.taken };
         }
     }
 }

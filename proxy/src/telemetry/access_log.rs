@@ -38,25 +38,19 @@ impl LogFiles {
         let (sender, receiver): (_, Receiver<Vec<u8>>) = sync_channel(QUEUE);
         let shown = path.display().to_string();
         // The thread ends when every sender is gone, which is when the process ends.
-        std::thread::Builder::new()
-            .name("weir-log".to_owned())
-            .spawn(move || {
-                for lines in receiver {
-                    if let Err(error) = file.write_all(&lines) {
-                        tracing::warn!(file = shown, %error, "access log lines are lost");
-                    }
+        std::thread::Builder::new().name("weir-log".to_owned()).spawn(move || {
+            for lines in receiver {
+                if let Err(error) = file.write_all(&lines) {
+                    tracing::warn!(file = shown, %error, "access log lines are lost");
                 }
-            })?;
+            }
+        })?;
         open.insert(path.to_owned(), sender);
         Ok(())
     }
 
     fn sender(&self, path: &Path) -> Option<SyncSender<Vec<u8>>> {
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(path)
-            .cloned()
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
     }
 }
 
@@ -89,22 +83,13 @@ impl AccessLog {
     /// `None` where the listener has no log.
     pub(crate) fn new(files: &LogFiles, paths: &[PathBuf], cells: &Arc<WorkerCells>) -> Option<Self> {
         let senders: Vec<_> = paths.iter().filter_map(|path| files.sender(path)).collect();
-        (!senders.is_empty()).then(|| Self {
-            senders,
-            lines: RefCell::default(),
-            cells: cells.clone(),
-        })
+        (!senders.is_empty()).then(|| Self { senders, lines: RefCell::default(), cells: cells.clone() })
     }
 
     /// Appends a line. What clients send was validated, so no byte of it can start another line.
     pub(crate) fn write(&self, entry: &Entry<'_>) {
         let mut lines = self.lines.borrow_mut();
-        let text = |bytes| {
-            std::str::from_utf8(bytes)
-                .ok()
-                .filter(|t: &&str| !t.is_empty())
-                .unwrap_or("-")
-        };
+        let text = |bytes| std::str::from_utf8(bytes).ok().filter(|t: &&str| !t.is_empty()).unwrap_or("-");
         let or_dash = |text| if text == "" { "-" } else { text };
         let _ = write!(
             lines,

@@ -13,8 +13,7 @@ impl Counter {
     /// Only the worker that owns the cell may call this: it is a load and a store, not an addition.
     #[inline]
     pub(crate) fn add(&self, n: u64) {
-        self.0
-            .store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
     }
 
     pub(crate) fn value(&self) -> u64 {

@@ -14,10 +14,7 @@ pub(crate) struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            buckets: std::array::from_fn(|_| Counter::default()),
-            sum_micros: Counter::default(),
-        }
+        Self { buckets: std::array::from_fn(|_| Counter::default()), sum_micros: Counter::default() }
     }
 }
 
@@ -56,10 +53,7 @@ pub(crate) struct Totals {
 
 impl Default for Totals {
     fn default() -> Self {
-        Self {
-            buckets: [0; POWERS * STEPS],
-            sum_micros: 0,
-        }
+        Self { buckets: [0; POWERS * STEPS], sum_micros: 0 }
     }
 }
 
@@ -97,11 +91,7 @@ mod tests {
         }
         assert_eq!(index(u64::MAX), POWERS * STEPS - 1);
         for power in 2..26 {
-            assert_eq!(
-                index(1 << power),
-                (power - 1) * STEPS,
-                "a power of two starts a bucket"
-            );
+            assert_eq!(index(1 << power), (power - 1) * STEPS, "a power of two starts a bucket");
         }
     }
 

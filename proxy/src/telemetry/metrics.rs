@@ -65,11 +65,7 @@ impl Collector for Families {
                 "Access-log lines lost because the file was too slow",
                 registry.total(|w| w.log_lines_dropped.value()),
             ),
-            (
-                "weir_panics",
-                "Connections ended by a bug of the proxy",
-                registry.total(|w| w.panics.value()),
-            ),
+            ("weir_panics", "Connections ended by a bug of the proxy", registry.total(|w| w.panics.value())),
         ];
         for (name, help, value) in totals {
             ConstCounter::new(value).encode(encoder.encode_descriptor(
@@ -79,17 +75,10 @@ impl Collector for Families {
                 MetricType::Counter,
             )?)?;
         }
-        let active = registry.total(|w| {
-            w.connections_opened
-                .value()
-                .saturating_sub(w.connections_closed.value())
-        });
+        let active =
+            registry.total(|w| w.connections_opened.value().saturating_sub(w.connections_closed.value()));
         let gauges: [(&str, &str, u64); 3] = [
-            (
-                "weir_downstream_connections_active",
-                "Connections open from clients",
-                active,
-            ),
+            ("weir_downstream_connections_active", "Connections open from clients", active),
             (
                 "weir_snapshot_generation",
                 "Number of the configuration snapshot that is served",
@@ -145,14 +134,14 @@ impl Families {
             let buckets = totals.prometheus_buckets();
             let count = buckets.iter().map(|(_, n)| n).sum();
             let route = key.route.to_string();
-            let labels = [
-                ("route", route.as_str()),
-                ("arm", key.arm.as_str()),
-                ("cluster", key.cluster.as_str()),
-            ];
-            family
-                .encode_family(&labels)?
-                .encode_histogram::<NoLabelSet>(totals.sum_seconds(), count, &buckets, None)
+            let labels =
+                [("route", route.as_str()), ("arm", key.arm.as_str()), ("cluster", key.cluster.as_str())];
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                totals.sum_seconds(),
+                count,
+                &buckets,
+                None,
+            )
         })
     }
 

@@ -24,11 +24,7 @@ impl ArmKey {
     fn overflow() -> Self {
         let word = || Arc::<str>::from("overflow");
         Self {
-            route: Arc::new(RouteLabel {
-                config: "overflow".into(),
-                virtual_host: word(),
-                route: word(),
-            }),
+            route: Arc::new(RouteLabel { config: "overflow".into(), virtual_host: word(), route: word() }),
             arm: "overflow".into(),
             cluster: "overflow".into(),
         }
@@ -71,9 +67,8 @@ impl Registry {
         let mut arms = self.arms.lock().unwrap_or_else(PoisonError::into_inner);
         let full = arms.len() >= MAX_ARMS && !arms.contains_key(&key);
         let key = if full { ArmKey::overflow() } else { key };
-        let cells = arms
-            .entry(key)
-            .or_insert_with(|| (0..self.workers.len()).map(|_| Arc::default()).collect());
+        let cells =
+            arms.entry(key).or_insert_with(|| (0..self.workers.len()).map(|_| Arc::default()).collect());
         cells[worker].clone()
     }
 

@@ -53,24 +53,10 @@ pub(crate) struct ClusterView {
 
 impl View {
     pub(crate) fn new(snapshot: Arc<Snapshot>, last: Option<&Self>) -> Self {
-        let mut view = Self {
-            listeners: Vec::new(),
-            clusters: Vec::new(),
-            snapshot,
-        };
-        let slots = view
-            .snapshot
-            .listeners()
-            .map(|(slot, _)| slot + 1)
-            .max()
-            .unwrap_or(0);
+        let mut view = Self { listeners: Vec::new(), clusters: Vec::new(), snapshot };
+        let slots = view.snapshot.listeners().map(|(slot, _)| slot + 1).max().unwrap_or(0);
         view.listeners.resize_with(slots, OnceCell::new);
-        let slots = view
-            .snapshot
-            .clusters()
-            .map(|(slot, _)| slot + 1)
-            .max()
-            .unwrap_or(0);
+        let slots = view.snapshot.clusters().map(|(slot, _)| slot + 1).max().unwrap_or(0);
         view.clusters.resize_with(slots, OnceCell::new);
         if let Some(last) = last {
             view.take_over(last);
@@ -89,11 +75,7 @@ impl View {
         for (slot, table) in self.snapshot.clusters() {
             if let Some(old) = last.clusters.get(slot).and_then(OnceCell::get) {
                 let same = Arc::ptr_eq(&old.table, table);
-                let view = if same {
-                    old.clone()
-                } else {
-                    Rc::new(ClusterView::succeed(table, old))
-                };
+                let view = if same { old.clone() } else { Rc::new(ClusterView::succeed(table, old)) };
                 let _ = self.clusters[slot].set(view);
             }
         }
@@ -106,10 +88,7 @@ impl View {
             return Some(view.clone());
         }
         let source = self.snapshot.listener(slot)?;
-        Some(
-            cell.get_or_init(|| Rc::new(ListenerView::new(worker, source)))
-                .clone(),
-        )
+        Some(cell.get_or_init(|| Rc::new(ListenerView::new(worker, source))).clone())
     }
 
     /// The cluster in a slot, if the snapshot has one there.
@@ -119,10 +98,7 @@ impl View {
             return Some(view.clone());
         }
         let table = self.snapshot.cluster(slot)?;
-        Some(
-            cell.get_or_init(|| Rc::new(ClusterView::new(worker, table)))
-                .clone(),
-        )
+        Some(cell.get_or_init(|| Rc::new(ClusterView::new(worker, table))).clone())
     }
 
     /// Closes what was idle for long and hands over log lines.
@@ -195,21 +171,14 @@ impl ClusterView {
         Self {
             table: table.clone(),
             balancer: RefCell::new(Balancer::staggered(worker.id)),
-            pools: table
-                .usable
-                .iter()
-                .map(|endpoint| Rc::new(Pool::new(endpoint.clone())))
-                .collect(),
+            pools: table.usable.iter().map(|endpoint| Rc::new(Pool::new(endpoint.clone()))).collect(),
         }
     }
 
     /// The view of a cluster that changed: endpoints that stayed keep their pools.
     fn succeed(table: &Arc<ClusterTable>, old: &Self) -> Self {
-        let by_endpoint: std::collections::HashMap<_, _> = old
-            .pools
-            .iter()
-            .map(|pool| (Arc::as_ptr(&pool.endpoint), pool))
-            .collect();
+        let by_endpoint: std::collections::HashMap<_, _> =
+            old.pools.iter().map(|pool| (Arc::as_ptr(&pool.endpoint), pool)).collect();
         let pool = |endpoint| match by_endpoint.get(&Arc::as_ptr(endpoint)) {
             Some(pool) => Rc::clone(pool),
             None => Rc::new(Pool::new(Arc::clone(endpoint))),
@@ -224,10 +193,7 @@ impl ClusterView {
     /// The pool of the endpoint whose turn it is.
     pub(crate) fn pick(&self, worker: &Worker) -> Option<Rc<Pool>> {
         let mut rng = worker.rng.borrow_mut();
-        let index = self
-            .balancer
-            .borrow_mut()
-            .pick(self.table.lb_policy, &self.table.usable, &mut rng)?;
+        let index = self.balancer.borrow_mut().pick(self.table.lb_policy, &self.table.usable, &mut rng)?;
         Some(self.pools[index].clone())
     }
 }

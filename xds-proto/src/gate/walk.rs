@@ -27,10 +27,7 @@ impl Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Self {
-            problem,
-            segments: Vec::new(),
-        }
+        Self { problem, segments: Vec::new() }
     }
 }
 
@@ -51,19 +48,12 @@ impl<'a> Walker<'a> {
         depth_limit: usize,
         ignored: &'a mut BTreeSet<(usize, usize)>,
     ) -> Self {
-        Self {
-            schema,
-            depth_limit,
-            ignored,
-        }
+        Self { schema, depth_limit, ignored }
     }
 
     pub(super) fn message(&mut self, message: usize, bytes: &[u8], depth: usize) -> Result<(), Failure> {
         if depth >= self.depth_limit {
-            return Err(Problem::TooDeep {
-                limit: self.depth_limit,
-            }
-            .into());
+            return Err(Problem::TooDeep { limit: self.depth_limit }.into());
         }
         let schema = &self.schema.messages[message];
         if schema.is_any {
@@ -75,24 +65,18 @@ impl<'a> Walker<'a> {
             let (number, wire_type) = reader.tag()?;
             let Some((at, field)) = schema.field(number) else {
                 let name = schema.unsupported_name(number).map(str::to_owned);
-                return Err(Problem::UnknownField {
-                    message: schema.name.clone(),
-                    number,
-                    name,
-                }
-                .into());
+                return Err(Problem::UnknownField { message: schema.name.clone(), number, name }.into());
             };
             if field.ignorable {
                 self.ignored.insert((message, at));
             }
-            self.field(field, wire_type, &mut reader, depth)
-                .map_err(|mut failure| {
-                    if field.is_map && failure.segments.last().is_some_and(|s| s == "value") {
-                        failure.segments.pop();
-                    }
-                    failure.segments.push(segment(schema, field, bytes, start));
-                    failure
-                })?;
+            self.field(field, wire_type, &mut reader, depth).map_err(|mut failure| {
+                if field.is_map && failure.segments.last().is_some_and(|s| s == "value") {
+                    failure.segments.pop();
+                }
+                failure.segments.push(segment(schema, field, bytes, start));
+                failure
+            })?;
         }
         Ok(())
     }
@@ -144,10 +128,7 @@ impl<'a> Walker<'a> {
         if i32::try_from(number).is_ok_and(|n| schema.numbers.contains(&n)) {
             Ok(())
         } else {
-            Err(Problem::UnknownEnumNumber {
-                name: schema.name.clone(),
-                number,
-            })
+            Err(Problem::UnknownEnumNumber { name: schema.name.clone(), number })
         }
     }
 
@@ -167,10 +148,7 @@ impl<'a> Walker<'a> {
             }
         }
         let Some(message) = self.schema.message(type_name) else {
-            return Err(Problem::UnknownType {
-                name: type_name.to_owned(),
-            }
-            .into());
+            return Err(Problem::UnknownType { name: type_name.to_owned() }.into());
         };
         self.message(message, value, depth + 1).map_err(|mut failure| {
             failure.segments.push(format!("[{type_name}]"));
@@ -182,22 +160,14 @@ impl<'a> Walker<'a> {
 /// The path element of `field` at offset `start` of its message: the index is counted only now, when something failed.
 fn segment(schema: &MessageSchema, field: &FieldSchema, bytes: &[u8], start: usize) -> String {
     if field.is_map {
-        let mut reader = Reader {
-            rest: &bytes[start..],
-        };
-        let key = reader
-            .tag()
-            .and_then(|_| reader.length_delimited())
-            .ok()
-            .and_then(first_string);
+        let mut reader = Reader { rest: &bytes[start..] };
+        let key = reader.tag().and_then(|_| reader.length_delimited()).ok().and_then(first_string);
         return format!("{}[{:?}]", field.name, key.unwrap_or_default());
     }
     if !field.repeated {
         return field.name.clone();
     }
-    let mut reader = Reader {
-        rest: &bytes[..start],
-    };
+    let mut reader = Reader { rest: &bytes[..start] };
     let mut index = 0;
     while !reader.rest.is_empty() {
         let Ok((number, wire_type)) = reader.tag() else {
@@ -206,11 +176,7 @@ fn segment(schema: &MessageSchema, field: &FieldSchema, bytes: &[u8], start: usi
         if reader.skip(wire_type).is_err() {
             break;
         }
-        index += usize::from(
-            schema
-                .field(number)
-                .is_some_and(|(_, f)| f.number == field.number),
-        );
+        index += usize::from(schema.field(number).is_some_and(|(_, f)| f.number == field.number));
     }
     format!("{}[{index}]", field.name)
 }
@@ -274,10 +240,8 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], Problem> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or(malformed("a field is longer than its message"))?;
+        let (taken, rest) =
+            self.rest.split_at_checked(count).ok_or(malformed("a field is longer than its message"))?;
         self.rest = rest;
         Ok(taken)
     }

@@ -17,6 +17,14 @@ pub struct RouteConfiguration {
     pub validate_clusters: bool,
 }
 
+impl RouteConfiguration {
+    /// The clusters that its routes lead to, repeated as often as they do.
+    pub fn clusters(&self) -> impl Iterator<Item = &ClusterName> {
+        let routes = self.virtual_hosts.iter().flat_map(|host| &host.routes);
+        routes.flat_map(|route| &route.split.arms).map(|arm| &arm.cluster)
+    }
+}
+
 /// Routes for a set of hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtualHost {

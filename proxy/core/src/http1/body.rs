@@ -65,9 +65,7 @@ impl BodyReader {
     pub fn relay(&mut self, buffer: &mut [u8]) -> Result<Relayed, ChunkError> {
         match &mut self.0 {
             Framing::Length(remaining) => {
-                let taken = usize::try_from(*remaining)
-                    .unwrap_or(usize::MAX)
-                    .min(buffer.len());
+                let taken = usize::try_from(*remaining).unwrap_or(usize::MAX).min(buffer.len());
                 *remaining -= taken as u64;
                 Ok(Relayed { taken, kept: taken })
             }
@@ -75,10 +73,7 @@ impl BodyReader {
                 let (taken, kept) = decoder.decode(buffer)?;
                 Ok(Relayed { taken, kept })
             }
-            Framing::UntilClose => Ok(Relayed {
-                taken: buffer.len(),
-                kept: buffer.len(),
-            }),
+            Framing::UntilClose => Ok(Relayed { taken: buffer.len(), kept: buffer.len() }),
         }
     }
 

@@ -67,12 +67,7 @@ pub enum ChunkError {
 
 impl ChunkedDecoder {
     pub(super) const fn new(output: Output) -> Self {
-        Self {
-            state: State::Size { digits: 0, size: 0 },
-            output,
-            extension_bytes: 0,
-            trailers: Vec::new(),
-        }
+        Self { state: State::Size { digits: 0, size: 0 }, output, extension_bytes: 0, trailers: Vec::new() }
     }
 
     pub(super) const fn is_done(&self) -> bool {
@@ -87,9 +82,7 @@ impl ChunkedDecoder {
             let byte = buffer[taken];
             match &mut self.state {
                 State::Data { remaining } => {
-                    let run = usize::try_from(*remaining)
-                        .unwrap_or(usize::MAX)
-                        .min(buffer.len() - taken);
+                    let run = usize::try_from(*remaining).unwrap_or(usize::MAX).min(buffer.len() - taken);
                     *remaining -= run as u64;
                     if *remaining == 0 {
                         self.state = State::DataEnd;
@@ -121,13 +114,7 @@ impl ChunkedDecoder {
         let (state, kept) = match self.state {
             State::Size { digits, size } => match (hex(byte), byte) {
                 (Some(_), _) if digits == MAX_SIZE_DIGITS => return Err(ChunkError::Size),
-                (Some(digit), _) => (
-                    State::Size {
-                        digits: digits + 1,
-                        size: size << 4 | digit,
-                    },
-                    true,
-                ),
+                (Some(digit), _) => (State::Size { digits: digits + 1, size: size << 4 | digit }, true),
                 (None, _) if digits == 0 => return Err(ChunkError::Size),
                 (None, b'\r') => (State::SizeEnd { size }, true),
                 (None, b';') => (State::Extension { size }, false),
@@ -265,21 +252,14 @@ mod tests {
 
     #[test]
     fn content_alone_is_left_for_http_1_0() {
-        assert_eq!(
-            run(Output::Content, &[BODY]).expect("valid").0,
-            b"hello0123456789"
-        );
+        assert_eq!(run(Output::Content, &[BODY]).expect("valid").0, b"hello0123456789");
     }
 
     #[test]
     fn the_result_does_not_depend_on_where_the_bytes_are_split() {
         for at in 0..=BODY.len() {
             let (left, right) = BODY.split_at(at);
-            assert_eq!(
-                run(Output::Chunks, &[left, right]).expect("valid").0,
-                CLEAN,
-                "split at {at}"
-            );
+            assert_eq!(run(Output::Chunks, &[left, right]).expect("valid").0, CLEAN, "split at {at}");
         }
         let bytes: Vec<_> = BODY.chunks(1).collect();
         assert_eq!(run(Output::Chunks, &bytes).expect("valid").0, CLEAN);
@@ -295,10 +275,7 @@ mod tests {
     fn trailers_travel_only_to_who_asked() {
         let body = b"0\r\ngrpc-status: 0\r\nContent-Length: 9\r\n\r\n";
         assert_eq!(run(Output::Chunks, &[body]).expect("valid").0, b"0\r\n\r\n");
-        assert_eq!(
-            run(Output::ChunksAndTrailers, &[body]).expect("valid").0,
-            b"0\r\ngrpc-status: 0\r\n\r\n"
-        );
+        assert_eq!(run(Output::ChunksAndTrailers, &[body]).expect("valid").0, b"0\r\ngrpc-status: 0\r\n\r\n");
         assert_eq!(run(Output::Content, &[body]).expect("valid").0, b"");
     }
 
@@ -331,11 +308,7 @@ mod tests {
             &many,
         ];
         for case in cases {
-            assert!(
-                run(Output::Chunks, &[case]).is_err(),
-                "{:?}",
-                String::from_utf8_lossy(case)
-            );
+            assert!(run(Output::Chunks, &[case]).is_err(), "{:?}", String::from_utf8_lossy(case));
         }
     }
 

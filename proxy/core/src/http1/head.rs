@@ -14,14 +14,8 @@ pub struct Span {
 
 impl Span {
     pub(super) fn new(start: usize, end: usize) -> Self {
-        debug_assert!(
-            start <= end && end <= u32::MAX as usize,
-            "heads are far smaller than 4 GiB"
-        );
-        Self {
-            start: start as u32,
-            end: end as u32,
-        }
+        debug_assert!(start <= end && end <= u32::MAX as usize, "heads are far smaller than 4 GiB");
+        Self { start: start as u32, end: end as u32 }
     }
 
     /// Where `part`, a slice of `buffer`, lies in it.
@@ -73,12 +67,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            head_bytes: 60 << 10,
-            headers: 100,
-            line_bytes: 16 << 10,
-            target_bytes: 8 << 10,
-        }
+        Self { head_bytes: 60 << 10, headers: 100, line_bytes: 16 << 10, target_bytes: 8 << 10 }
     }
 }
 
@@ -145,10 +134,7 @@ impl HeaderId {
 
     /// Whether `Connection: <name>` may have the line removed: never one that frames or routes the message.
     const fn may_be_nominated(self) -> bool {
-        !matches!(
-            self,
-            Self::ContentLength | Self::Host | Self::TransferEncoding | Self::Te
-        )
+        !matches!(self, Self::ContentLength | Self::Host | Self::TransferEncoding | Self::Te)
     }
 }
 
@@ -199,12 +185,7 @@ pub(super) fn collect(
             return Err(HeadError::LineTooLong);
         }
         let id = HeaderId::of(line.name.as_bytes());
-        headers.push(HeaderSpan {
-            name,
-            value,
-            id,
-            dropped: id.is_hop_by_hop(),
-        });
+        headers.push(HeaderSpan { name, value, id, dropped: id.is_hop_by_hop() });
     }
     Ok(())
 }
@@ -238,10 +219,7 @@ pub(super) fn apply_connection(
 
 /// The elements of a comma-separated value, empty ones left out (RFC 9110 §5.6.1).
 pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|b| *b == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|t| !t.is_empty())
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
 }
 
 /// The length that all `Content-Length` lines agree upon. Equal repetitions collapse into the first plain line.
@@ -268,9 +246,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 18 {
         return None;
     }
-    digits.iter().try_fold(0, |n: u64, d| {
-        d.is_ascii_digit().then(|| n * 10 + u64::from(d - b'0'))
-    })
+    digits.iter().try_fold(0, |n: u64, d| d.is_ascii_digit().then(|| n * 10 + u64::from(d - b'0')))
 }
 
 /// Whether a `Transfer-Encoding` is present; anything but one final `chunked` is refused.

@@ -10,9 +10,7 @@ pub(super) fn is_valid(host: &[u8]) -> bool {
                 return false;
             };
             let inner = &host[1..end];
-            let address = inner
-                .iter()
-                .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
+            let address = inner.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
             if inner.is_empty() || !address {
                 return false;
             }
@@ -61,16 +59,9 @@ mod tests {
 
     #[test]
     fn hosts_with_and_without_port_are_valid() {
-        for host in [
-            "a",
-            "example.com",
-            "example.com:80",
-            "10.0.0.1:8080",
-            "[::1]",
-            "[2001:db8::1]:443",
-            "a_b",
-            "x:",
-        ] {
+        for host in
+            ["a", "example.com", "example.com:80", "10.0.0.1:8080", "[::1]", "[2001:db8::1]:443", "a_b", "x:"]
+        {
             assert!(is_valid(host.as_bytes()), "{host}");
         }
     }

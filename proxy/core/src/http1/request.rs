@@ -151,12 +151,7 @@ pub fn parse_request(buffer: &[u8], limits: &Limits, head: &mut RequestHead) -> 
     if method == "CONNECT" {
         return Err(HeadError::Connect);
     }
-    read_target(
-        buffer,
-        Span::of(target.as_bytes(), buffer),
-        method == "OPTIONS",
-        head,
-    )?;
+    read_target(buffer, Span::of(target.as_bytes(), buffer), method == "OPTIONS", head)?;
     read_headers(buffer, head)?;
     Ok(true)
 }
@@ -205,11 +200,7 @@ fn read_target(
     if head.path.slice(buffer).first() != Some(&b'/') {
         return Err(HeadError::Target);
     }
-    if host::is_valid(head.authority.slice(buffer)) {
-        Ok(())
-    } else {
-        Err(HeadError::HostMalformed)
-    }
+    if host::is_valid(head.authority.slice(buffer)) { Ok(()) } else { Err(HeadError::HostMalformed) }
 }
 
 fn read_headers(buffer: &[u8], head: &mut RequestHead) -> Result<(), HeadError> {

@@ -65,11 +65,7 @@ pub fn parse_response(
         .parse_response_with_uninit_headers(&mut response, buffer, &mut slots)
         .map_err(head::syntax_error)?;
     let httparse::Status::Complete(len) = status else {
-        return if buffer.len() >= limits.head_bytes {
-            Err(HeadError::HeadTooLong)
-        } else {
-            Ok(false)
-        };
+        return if buffer.len() >= limits.head_bytes { Err(HeadError::HeadTooLong) } else { Ok(false) };
     };
     if len > limits.head_bytes {
         return Err(HeadError::HeadTooLong);
@@ -117,11 +113,7 @@ fn read_headers(buffer: &[u8], method: Method, head: &mut ResponseHead) -> Resul
     if has_length && has_encoding {
         return Err(HeadError::LengthAndEncoding);
     }
-    let length = if has_length {
-        head::content_length(buffer, &mut head.headers)?
-    } else {
-        None
-    };
+    let length = if has_length { head::content_length(buffer, &mut head.headers)? } else { None };
     let chunked = has_encoding && head::is_chunked(buffer, &head.headers)?;
     if chunked && head.version == Version::Http10 {
         return Err(HeadError::TransferEncoding);
@@ -136,10 +128,7 @@ fn read_headers(buffer: &[u8], method: Method, head: &mut ResponseHead) -> Resul
     };
     if head.status < 200 || head.status == 204 {
         // Neither may state a length (RFC 9110 §8.6).
-        head.headers
-            .iter_mut()
-            .filter(|h| h.id == HeaderId::ContentLength)
-            .for_each(|h| h.dropped = true);
+        head.headers.iter_mut().filter(|h| h.id == HeaderId::ContentLength).for_each(|h| h.dropped = true);
     }
     Ok(())
 }

@@ -119,10 +119,7 @@ fn write_connection(out: &mut Vec<u8>, client: Version, keep_alive: bool) {
 /// States the length where no kept line does: the sender gave it as "5, 5".
 fn restate_length(out: &mut Vec<u8>, headers: &[HeaderSpan], length: u64) {
     use std::io::Write as _;
-    if !headers
-        .iter()
-        .any(|h| h.id == HeaderId::ContentLength && !h.dropped)
-    {
+    if !headers.iter().any(|h| h.id == HeaderId::ContentLength && !h.dropped) {
         let _ = write!(out, "content-length: {length}\r\n");
     }
 }

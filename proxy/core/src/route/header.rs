@@ -41,10 +41,7 @@ mod tests {
     use super::*;
 
     fn exact(values: &[&str], expected: &str) -> bool {
-        of_values(
-            &Predicate::Exact(expected.into()),
-            values.iter().map(|v| v.as_bytes()),
-        )
+        of_values(&Predicate::Exact(expected.into()), values.iter().map(|v| v.as_bytes()))
     }
 
     #[test]

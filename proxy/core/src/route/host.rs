@@ -21,10 +21,7 @@ pub(super) struct HostIndex {
 
 impl HostIndex {
     pub(super) fn new<'a>(domains: impl Iterator<Item = (&'a Domain, u32)>, ignore_port: bool) -> Self {
-        let mut index = Self {
-            ignore_port,
-            ..Self::default()
-        };
+        let mut index = Self { ignore_port, ..Self::default() };
         for (domain, host) in domains {
             match domain {
                 Domain::Exact(name) => {
@@ -41,11 +38,7 @@ impl HostIndex {
     /// The virtual host of an authority, whatever its case. Cost: one hash for an exact domain, then one for each length
     /// of wildcard; no allocation.
     pub(super) fn find(&self, authority: &[u8]) -> Option<u32> {
-        let authority = if self.ignore_port {
-            without_port(authority)
-        } else {
-            authority
-        };
+        let authority = if self.ignore_port { without_port(authority) } else { authority };
         // Host names end at 253 bytes (RFC 1035 §2.3.4); five digits of port and brackets come on top.
         let mut lower = [0_u8; 272];
         let lower = lower.get_mut(..authority.len())?;
@@ -58,15 +51,11 @@ impl HostIndex {
             .get(host)
             .or_else(|| {
                 let shorter = self.suffixes.iter().filter(|(length, _)| *length < host.len());
-                shorter
-                    .filter_map(|(length, names)| names.get(host.get(host.len() - length..)?))
-                    .next()
+                shorter.filter_map(|(length, names)| names.get(host.get(host.len() - length..)?)).next()
             })
             .or_else(|| {
                 let shorter = self.prefixes.iter().filter(|(length, _)| *length < host.len());
-                shorter
-                    .filter_map(|(length, names)| names.get(host.get(..*length)?))
-                    .next()
+                shorter.filter_map(|(length, names)| names.get(host.get(..*length)?)).next()
             })
             .copied()
             .or(self.any)
@@ -130,12 +119,9 @@ mod tests {
 
     #[test]
     fn the_port_is_ignored_where_asked() {
-        for (host, expected) in [
-            ("shop.example.com:8080", 0),
-            ("a.example.com:1", 1),
-            ("[::1]:80", 6),
-            ("[::1]", 6),
-        ] {
+        for (host, expected) in
+            [("shop.example.com:8080", 0), ("a.example.com:1", 1), ("[::1]:80", 6), ("[::1]", 6)]
+        {
             assert_eq!(index(true).find(host.as_bytes()), Some(expected), "{host}");
         }
     }

@@ -62,21 +62,14 @@ fn linear(config: &RouteConfiguration, request: &Request) -> Option<(usize, Opti
         .flat_map(|(i, h)| h.domains.iter().filter_map(strength).map(move |s| (s, i)))
         .max()?;
     let path = request.path.split('?').next().unwrap_or_default();
-    let route = config.virtual_hosts[virtual_host]
-        .routes
-        .iter()
-        .position(|route| {
-            let path_matches = match &route.path {
-                PathMatch::Exact(text) => path == &**text,
-                PathMatch::Prefix(text) => path.starts_with(&**text),
-                PathMatch::SeparatedPrefix(text) => path == &**text || path.starts_with(&format!("{text}/")),
-            };
-            path_matches
-                && route
-                    .headers
-                    .iter()
-                    .all(|condition| linear_header(condition, request))
-        });
+    let route = config.virtual_hosts[virtual_host].routes.iter().position(|route| {
+        let path_matches = match &route.path {
+            PathMatch::Exact(text) => path == &**text,
+            PathMatch::Prefix(text) => path.starts_with(&**text),
+            PathMatch::SeparatedPrefix(text) => path == &**text || path.starts_with(&format!("{text}/")),
+        };
+        path_matches && route.headers.iter().all(|condition| linear_header(condition, request))
+    });
     Some((virtual_host, route))
 }
 
@@ -132,11 +125,7 @@ fn route() -> impl Strategy<Value = Route> {
         path,
         headers,
         split: Split {
-            arms: vec![Arm {
-                name: "c".into(),
-                cluster: "c".into(),
-                weight: Weight(1),
-            }],
+            arms: vec![Arm { name: "c".into(), cluster: "c".into(), weight: Weight(1) }],
             key: None,
         },
     })
@@ -153,20 +142,14 @@ fn configuration() -> impl Strategy<Value = RouteConfiguration> {
         2 => Domain::Prefix(text.into()),
         _ => Domain::Any,
     });
-    let host = (
-        proptest::collection::vec(domain, 1..3),
-        proptest::collection::vec(route(), 0..8),
-    );
+    let host = (proptest::collection::vec(domain, 1..3), proptest::collection::vec(route(), 0..8));
     (proptest::collection::vec(host, 1..5), any::<bool>()).prop_map(|(hosts, ignore_port)| {
         let mut taken = std::collections::HashSet::new();
-        let virtual_hosts = hosts
-            .into_iter()
-            .enumerate()
-            .map(|(i, (domains, routes))| VirtualHost {
-                name: format!("h{i}").into(),
-                domains: domains.into_iter().filter(|d| taken.insert(d.clone())).collect(),
-                routes,
-            });
+        let virtual_hosts = hosts.into_iter().enumerate().map(|(i, (domains, routes))| VirtualHost {
+            name: format!("h{i}").into(),
+            domains: domains.into_iter().filter(|d| taken.insert(d.clone())).collect(),
+            routes,
+        });
         RouteConfiguration {
             name: "r".into(),
             virtual_hosts: virtual_hosts.collect(),
@@ -185,12 +168,7 @@ fn request() -> impl Strategy<Value = Request> {
         (path_text(), prop_oneof!["", "[?]a=/b"]).prop_map(|(path, query)| format!("{path}{query}")),
         proptest::collection::vec(header, 0..4),
     )
-        .prop_map(|(method, authority, path, headers)| Request {
-            method,
-            authority,
-            path,
-            headers,
-        })
+        .prop_map(|(method, authority, path, headers)| Request { method, authority, path, headers })
 }
 
 proptest! {

@@ -32,10 +32,7 @@ struct Node {
 impl PathIndex {
     /// `routes` in their order, each with whether it has no further condition.
     pub(super) fn new<'a>(routes: impl Iterator<Item = (&'a PathMatch, bool)>) -> Self {
-        let mut index = Self {
-            nodes: vec![Node::default()],
-            ..Self::default()
-        };
+        let mut index = Self { nodes: vec![Node::default()], ..Self::default() };
         // A list is closed once it holds a route that always matches.
         let mut closed: std::collections::HashSet<(u8, &[u8])> = std::collections::HashSet::new();
         for (number, (path, unconditional)) in (0..).zip(routes) {
@@ -113,17 +110,11 @@ impl PathIndex {
             let Some(first) = rest.first() else {
                 return &mut self.nodes[at];
             };
-            match self.nodes[at]
-                .children
-                .binary_search_by_key(first, |(byte, _)| *byte)
-            {
+            match self.nodes[at].children.binary_search_by_key(first, |(byte, _)| *byte) {
                 Ok(child) => at = self.nodes[at].children[child].1 as usize,
                 Err(place) => {
                     let new = self.nodes.len();
-                    self.nodes.push(Node {
-                        label: rest.into(),
-                        ..Node::default()
-                    });
+                    self.nodes.push(Node { label: rest.into(), ..Node::default() });
                     self.nodes[at].children.insert(place, (*first, index(new)));
                     return &mut self.nodes[new];
                 }

@@ -109,16 +109,11 @@ impl RouteTable {
         for host in &config.virtual_hosts {
             let offset = u32::try_from(routes.len()).unwrap_or(u32::MAX);
             let paths = PathIndex::new(host.routes.iter().map(|r| (&r.path, r.headers.is_empty())));
-            virtual_hosts.push(HostTable {
-                name: host.name.clone(),
-                paths,
-                offset,
-            });
+            virtual_hosts.push(HostTable { name: host.name.clone(), paths, offset });
             routes.extend(compile_routes(config, host, &mut slot_of));
         }
-        let domains = (0..)
-            .zip(&config.virtual_hosts)
-            .flat_map(|(i, h)| h.domains.iter().map(move |d| (d, i)));
+        let domains =
+            (0..).zip(&config.virtual_hosts).flat_map(|(i, h)| h.domains.iter().map(move |d| (d, i)));
         Self {
             name: config.name.clone(),
             hosts: HostIndex::new(domains, config.ignore_port_in_host_matching),
@@ -132,27 +127,19 @@ impl RouteTable {
     /// # Errors
     /// How far the search came.
     pub fn find(&self, request: &impl RequestView) -> Result<(usize, &CompiledRoute), NoRoute> {
-        let host = self
-            .hosts
-            .find(request.authority())
-            .ok_or(NoRoute::NoVirtualHost)?;
+        let host = self.hosts.find(request.authority()).ok_or(NoRoute::NoVirtualHost)?;
         let host = &self.virtual_hosts[host as usize];
         let path = without_query(request.path());
         let found = host.paths.first(path, |number| {
             let route = &self.routes[(host.offset + number) as usize];
-            route
-                .headers
-                .iter()
-                .all(|condition| header::holds(condition, request))
+            route.headers.iter().all(|condition| header::holds(condition, request))
         });
         match found {
             Some(number) => {
                 let number = (host.offset + number) as usize;
                 Ok((number, &self.routes[number]))
             }
-            None => Err(NoRoute::NoMatch {
-                virtual_host: host.name.clone(),
-            }),
+            None => Err(NoRoute::NoMatch { virtual_host: host.name.clone() }),
         }
     }
 
@@ -170,11 +157,7 @@ fn compile_routes(
     let label = |number: usize, name: &Arc<str>| RouteLabel {
         config: config.name.clone(),
         virtual_host: host.name.clone(),
-        route: if name.is_empty() {
-            format!("#{number}").into()
-        } else {
-            name.clone()
-        },
+        route: if name.is_empty() { format!("#{number}").into() } else { name.clone() },
     };
     (0..)
         .zip(&host.routes)
@@ -198,18 +181,12 @@ fn compile_routes(
 }
 
 fn choice(split: &Split) -> Choice {
-    let mut taking = split
-        .arms
-        .iter()
-        .enumerate()
-        .filter(|(_, arm)| arm.weight.0 > 0)
-        .map(|(i, _)| i);
+    let mut taking = split.arms.iter().enumerate().filter(|(_, arm)| arm.weight.0 > 0).map(|(i, _)| i);
     match (taking.next(), taking.next(), &split.key) {
         (Some(only), None, _) => Choice::Only(only),
-        (_, _, Some(key)) => Choice::Keyed {
-            header: key.header.clone(),
-            rendezvous: Rendezvous::new(&split.arms, &key.salt),
-        },
+        (_, _, Some(key)) => {
+            Choice::Keyed { header: key.header.clone(), rendezvous: Rendezvous::new(&split.arms, &key.salt) }
+        }
         (_, _, None) => Choice::Sequence,
     }
 }

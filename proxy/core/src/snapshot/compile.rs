@@ -1,6 +1,6 @@
 //! From configuration to snapshot, taking over from the last one whatever did not change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{ClusterTable, ListenerTable, Snapshot};
@@ -17,10 +17,7 @@ pub(super) struct Slots<N, T> {
 
 impl<N, T> Default for Slots<N, T> {
     fn default() -> Self {
-        Self {
-            places: BTreeMap::new(),
-            values: Vec::new(),
-        }
+        Self { places: BTreeMap::new(), values: Vec::new() }
     }
 }
 
@@ -30,10 +27,7 @@ impl<N: Ord + Clone, T> Slots<N, T> {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        self.values
-            .iter()
-            .enumerate()
-            .filter_map(|(slot, value)| Some((slot, value.as_ref()?)))
+        self.values.iter().enumerate().filter_map(|(slot, value)| Some((slot, value.as_ref()?)))
     }
 
     fn named(&self, name: &N) -> Option<&T> {
@@ -42,12 +36,8 @@ impl<N: Ord + Clone, T> Slots<N, T> {
 
     /// No values yet, and the places of those names that are still needed.
     fn successor(&self, needed: impl Fn(&N) -> bool) -> Self {
-        let places: BTreeMap<_, _> = self
-            .places
-            .iter()
-            .filter(|(n, _)| needed(n))
-            .map(|(n, p)| (n.clone(), *p))
-            .collect();
+        let places: BTreeMap<_, _> =
+            self.places.iter().filter(|(n, _)| needed(n)).map(|(n, p)| (n.clone(), *p)).collect();
         let mut values = Vec::new();
         values.resize_with(places.values().max().map_or(0, |m| m + 1), || None);
         Self { places, values }
@@ -95,25 +85,21 @@ impl Snapshot {
     pub fn next(&self, config: &Config) -> Result<Self, CompileError> {
         validate_clusters(config)?;
         let referenced = referenced_clusters(config);
-        let mut clusters = self
-            .clusters
-            .successor(|name| config.clusters.contains_key(name) || referenced.contains_key(name));
+        let mut clusters =
+            self.clusters.successor(|name| config.clusters.contains_key(name) || referenced.contains(name));
         let mut free = clusters.free();
         for (name, served) in &config.clusters {
             let place = clusters.place(name, &mut free);
             clusters.values[place] = Some(self.cluster_table(name, served));
         }
-        for name in referenced.keys() {
+        for name in &referenced {
             clusters.place(name, &mut free);
         }
 
         let names: Vec<_> = config.listeners.iter().map(|l| &l.listener.name).collect();
         let mut listeners = self.listeners.successor(|name| names.contains(&name));
         let mut free = listeners.free();
-        let mut tables = RouteTables {
-            previous: self,
-            made: HashMap::new(),
-        };
+        let mut tables = RouteTables { previous: self, made: HashMap::new() };
         for served in &config.listeners {
             let slot_of = |name: &ClusterName| clusters.places.get(name).copied().unwrap_or(usize::MAX);
             let routes = tables.table(&served.routes, slot_of);
@@ -132,11 +118,7 @@ impl Snapshot {
                 })
             }));
         }
-        Ok(Self {
-            generation: self.generation + 1,
-            listeners,
-            clusters,
-        })
+        Ok(Self { generation: self.generation + 1, listeners, clusters })
     }
 
     fn cluster_table(&self, name: &ClusterName, served: &ServedCluster) -> Arc<ClusterTable> {
@@ -147,15 +129,9 @@ impl Snapshot {
         {
             return old.clone();
         }
-        let endpoints = endpoint_states(
-            name,
-            &served.endpoints,
-            old.map(|o| &*o.endpoints).unwrap_or_default(),
-        );
-        let usable = endpoints
-            .iter()
-            .zip(&served.endpoints.endpoints)
-            .filter(|(_, config)| config.usable);
+        let endpoints =
+            endpoint_states(name, &served.endpoints, old.map(|o| &*o.endpoints).unwrap_or_default());
+        let usable = endpoints.iter().zip(&served.endpoints.endpoints).filter(|(_, config)| config.usable);
         Arc::new(ClusterTable {
             name: name.clone(),
             lb_policy: served.cluster.lb_policy,
@@ -179,11 +155,7 @@ fn endpoint_states(
         Some(state) => Arc::clone(state),
         None => Arc::new(EndpointState::new(cluster.clone(), address.clone())),
     };
-    assignment
-        .endpoints
-        .iter()
-        .map(|endpoint| state(&endpoint.address))
-        .collect()
+    assignment.endpoints.iter().map(|endpoint| state(&endpoint.address)).collect()
 }
 
 /// Route tables, each compiled once, however many listeners share it.
@@ -201,10 +173,7 @@ impl RouteTables<'_> {
         let previous = self.previous;
         let made = self.made.entry(Arc::as_ptr(config)).or_insert_with(|| {
             // Names kept their places, so a table of the same configuration still points to the right clusters.
-            let old = previous
-                .listeners
-                .iter()
-                .find(|(_, old)| Arc::ptr_eq(&old.source, config));
+            let old = previous.listeners.iter().find(|(_, old)| Arc::ptr_eq(&old.source, config));
             match old {
                 Some((_, old)) => old.routes.clone(),
                 None => Arc::new(RouteTable::compile(config, slot_of)),
@@ -214,39 +183,20 @@ impl RouteTables<'_> {
     }
 }
 
-/// Every cluster that a served route leads to, with the route configuration that does.
-fn referenced_clusters(config: &Config) -> BTreeMap<&ClusterName, &RouteConfiguration> {
-    let mut referenced = BTreeMap::new();
-    let mut seen = std::collections::HashSet::new();
-    for served in config
-        .listeners
-        .iter()
-        .filter(|l| seen.insert(Arc::as_ptr(&l.routes)))
-    {
-        for host in &served.routes.virtual_hosts {
-            for arm in host.routes.iter().flat_map(|r| &r.split.arms) {
-                referenced.insert(&arm.cluster, &*served.routes);
-            }
-        }
-    }
-    referenced
+/// Every cluster that a served route leads to.
+fn referenced_clusters(config: &Config) -> BTreeSet<&ClusterName> {
+    let mut seen = HashSet::new();
+    let tables = config.listeners.iter().filter(|l| seen.insert(Arc::as_ptr(&l.routes)));
+    tables.flat_map(|served| served.routes.clusters()).collect()
 }
 
 fn validate_clusters(config: &Config) -> Result<(), CompileError> {
     for served in config.listeners.iter().filter(|l| l.routes.validate_clusters) {
-        let arms = served
-            .routes
-            .virtual_hosts
-            .iter()
-            .flat_map(|h| &h.routes)
-            .flat_map(|r| &r.split.arms);
-        for arm in arms {
-            if !config.clusters.contains_key(&arm.cluster) {
-                return Err(CompileError::MissingCluster {
-                    config: served.routes.name.to_string(),
-                    cluster: arm.cluster.to_string(),
-                });
-            }
+        if let Some(missing) = served.routes.clusters().find(|name| !config.clusters.contains_key(*name)) {
+            return Err(CompileError::MissingCluster {
+                config: served.routes.name.to_string(),
+                cluster: missing.to_string(),
+            });
         }
     }
     Ok(())

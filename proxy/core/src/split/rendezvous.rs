@@ -107,25 +107,16 @@ mod tests {
         for i in 0..200_000_u64 {
             let x = mix(i) | 1;
             let expected = -(x as f64 / 2_f64.powi(64)).log2();
-            assert!(
-                (negative_log2(x) - expected).abs() < 1e-9,
-                "{x}: {} {expected}",
-                negative_log2(x)
-            );
+            assert!((negative_log2(x) - expected).abs() < 1e-9, "{x}: {} {expected}", negative_log2(x));
         }
     }
 
     /// Shares lie within four standard deviations of the binomial.
     #[test]
     fn shares_follow_weights() {
-        for weights in [
-            &[0, 100][..],
-            &[999, 1],
-            &[95, 5],
-            &[70, 30],
-            &[1, 2, 3, 4],
-            &[4_000_000_000, 1_000_000],
-        ] {
+        for weights in
+            [&[0, 100][..], &[999, 1], &[95, 5], &[70, 30], &[1, 2, 3, 4], &[4_000_000_000, 1_000_000]]
+        {
             let rendezvous = Rendezvous::new(&arms(weights), "salt");
             let users = 100_000;
             let mut counts = vec![0_u32; weights.len()];
@@ -137,23 +128,15 @@ mod tests {
                 let p = f64::from(*weight) / total;
                 let expected = p * f64::from(users);
                 let sigma = (expected * (1.0 - p)).sqrt();
-                assert!(
-                    (f64::from(*count) - expected).abs() <= 4.0 * sigma,
-                    "{weights:?}: {counts:?}"
-                );
+                assert!((f64::from(*count) - expected).abs() <= 4.0 * sigma, "{weights:?}: {counts:?}");
             }
         }
     }
 
     #[test]
     fn another_salt_chooses_other_users() {
-        let (a, b) = (
-            Rendezvous::new(&arms(&[9, 1]), "a"),
-            Rendezvous::new(&arms(&[9, 1]), "b"),
-        );
-        let both = (0..10_000)
-            .filter(|id| a.pick(&user(*id)) == 1 && b.pick(&user(*id)) == 1)
-            .count();
+        let (a, b) = (Rendezvous::new(&arms(&[9, 1]), "a"), Rendezvous::new(&arms(&[9, 1]), "b"));
+        let both = (0..10_000).filter(|id| a.pick(&user(*id)) == 1 && b.pick(&user(*id)) == 1).count();
         assert!(
             (50..200).contains(&both),
             "{both} of 10,000 are in both tenths; independent choices give 100"
@@ -164,15 +147,11 @@ mod tests {
     #[test]
     fn the_choice_is_part_of_the_contract() {
         let rendezvous = Rendezvous::new(&arms(&[50, 30, 20]), "rollout-7");
-        let chosen: Vec<_> = (0..24)
-            .map(|id| rendezvous.pick(format!("user-{id}").as_bytes()))
-            .collect();
+        let chosen: Vec<_> = (0..24).map(|id| rendezvous.pick(format!("user-{id}").as_bytes())).collect();
         assert_eq!(chosen, KNOWN);
     }
     /// From an independent implementation of the formula (Python, its xxhash and math.log2).
-    const KNOWN: [usize; 24] = [
-        0, 0, 0, 0, 1, 0, 1, 2, 2, 0, 1, 0, 2, 1, 2, 2, 1, 0, 1, 0, 0, 1, 1, 0,
-    ];
+    const KNOWN: [usize; 24] = [0, 0, 0, 0, 1, 0, 1, 2, 2, 0, 1, 0, 2, 1, 2, 2, 1, 0, 1, 0, 0, 1, 1, 0];
 
     proptest! {
         /// Raising one arm, by any amount, whatever the number of arms and the total: users only move into it.

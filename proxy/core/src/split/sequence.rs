@@ -18,10 +18,7 @@ pub struct Phase {
 
 impl Phase {
     /// The phase of a lone worker: the sequence starts at its start.
-    pub const START: Self = Self {
-        worker: 0,
-        workers: 1,
-    };
+    pub const START: Self = Self { worker: 0, workers: 1 };
 }
 
 /// Requests that are played through to reach a phase: a fraction of a millisecond at most, once for a route. Weights are
@@ -70,11 +67,7 @@ impl Sequence {
     fn at_rest(arms: &[Arm]) -> Self {
         let arms: Vec<_> = arms
             .iter()
-            .map(|arm| Credit {
-                name: arm.name.clone(),
-                weight: i64::from(arm.weight.0),
-                owed: 0,
-            })
+            .map(|arm| Credit { name: arm.name.clone(), weight: i64::from(arm.weight.0), owed: 0 })
             .collect();
         let mut sequence = Self { arms, total: 0 };
         sequence.reduce();
@@ -83,11 +76,7 @@ impl Sequence {
 
     /// Divides the weights by their greatest common divisor: 90/10 repeats after 10 requests, not after 100.
     fn reduce(&mut self) {
-        let divisor = self
-            .arms
-            .iter()
-            .fold(0, |divisor, arm| gcd(divisor, arm.weight))
-            .max(1);
+        let divisor = self.arms.iter().fold(0, |divisor, arm| gcd(divisor, arm.weight)).max(1);
         self.arms.iter_mut().for_each(|arm| arm.weight /= divisor);
         self.total = self.arms.iter().map(|a| a.weight).sum::<i64>().max(1);
     }
@@ -120,10 +109,7 @@ impl Sequence {
 
     /// The arm that takes the next request, by index. Cost: one pass over the arms, no allocation.
     #[inline]
-    #[allow(
-        clippy::should_implement_trait,
-        reason = "a sequence never ends, so it is no iterator"
-    )]
+    #[allow(clippy::should_implement_trait, reason = "a sequence never ends, so it is no iterator")]
     pub fn next(&mut self) -> usize {
         let mut best = 0;
         let mut best_slack: Option<(i128, i128)> = None;
@@ -140,10 +126,7 @@ impl Sequence {
                 (best, best_slack) = (i, Some((slack, weight)));
             }
         }
-        debug_assert!(
-            best_slack.is_some(),
-            "credits add up to W after each was raised, so one is above 0"
-        );
+        debug_assert!(best_slack.is_some(), "credits add up to W after each was raised, so one is above 0");
         self.arms[best].owed -= self.total;
         best
     }
@@ -165,9 +148,7 @@ impl Sequence {
     /// for them it is worth the least time.
     fn settle(&mut self) {
         let mut difference = -self.arms.iter().map(|a| a.owed).sum::<i64>();
-        let mut order: Vec<_> = (0..self.arms.len())
-            .filter(|i| self.arms[*i].weight > 0)
-            .collect();
+        let mut order: Vec<_> = (0..self.arms.len()).filter(|i| self.arms[*i].weight > 0).collect();
         order.sort_by_key(|i| std::cmp::Reverse(self.arms[*i].weight));
         for i in order {
             let arm = &mut self.arms[i];
@@ -175,10 +156,7 @@ impl Sequence {
             difference -= settled - arm.owed;
             arm.owed = settled;
         }
-        debug_assert!(
-            difference == 0,
-            "the arms have room for the difference: all at 0 would be a solution"
-        );
+        debug_assert!(difference == 0, "the arms have room for the difference: all at 0 would be a solution");
     }
 }
 

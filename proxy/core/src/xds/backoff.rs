@@ -21,17 +21,12 @@ impl Backoff {
 
     /// No attempt has failed yet.
     pub fn new(seed: u64) -> Self {
-        Self {
-            attempts: 0,
-            rng: SmallRng::seed_from_u64(seed),
-        }
+        Self { attempts: 0, rng: SmallRng::seed_from_u64(seed) }
     }
 
     /// An attempt failed: wait this long.
     pub fn next_delay(&mut self) -> Duration {
-        let bound = Self::BASE
-            .saturating_mul(1 << self.attempts.min(16))
-            .min(Self::MAX);
+        let bound = Self::BASE.saturating_mul(1 << self.attempts.min(16)).min(Self::MAX);
         self.attempts += 1;
         self.rng.random_range(Duration::ZERO..=bound)
     }
@@ -57,10 +52,7 @@ mod tests {
         }
         for (attempt, longest) in longest.iter().enumerate() {
             let bound = Backoff::BASE.saturating_mul(1 << attempt).min(Backoff::MAX);
-            assert!(
-                *longest <= bound && *longest > bound / 2,
-                "attempt {attempt}: {longest:?} of {bound:?}"
-            );
+            assert!(*longest <= bound && *longest > bound / 2, "attempt {attempt}: {longest:?} of {bound:?}");
         }
     }
 

@@ -116,8 +116,7 @@ impl Review {
             Some(held) => self.candidate.listeners.insert(name.to_owned(), held.clone()),
             None => self.candidate.listeners.remove(name),
         };
-        self.rejections
-            .push(rejection(type_url::LISTENER, Some(name), reason));
+        self.rejections.push(rejection(type_url::LISTENER, Some(name), reason));
         self.config = self.candidate.settle();
     }
 
@@ -156,13 +155,7 @@ impl AdsClient {
     /// A client that has never been connected. `resources` are those of the bootstrap.
     pub fn new(node: Node, subscriptions: Subscriptions, mut resources: Resources) -> Self {
         resources.settle();
-        Self {
-            node,
-            subscriptions,
-            channels: Default::default(),
-            resources,
-            node_sent: false,
-        }
+        Self { node, subscriptions, channels: Default::default(), resources, node_sent: false }
     }
 
     /// What is held.
@@ -178,6 +171,7 @@ impl AdsClient {
     /// A stream is open. Returns the first requests.
     pub fn connected(&mut self) -> Vec<DiscoveryRequest> {
         self.disconnected();
+        self.resources.awaits_routes = true;
         self.subscribe()
     }
 
@@ -192,13 +186,7 @@ impl AdsClient {
 
     /// Looks at a response without answering it yet.
     pub fn review(&self, response: DiscoveryResponse) -> Review {
-        let DiscoveryResponse {
-            version_info,
-            resources,
-            type_url,
-            nonce,
-            control_plane: _,
-        } = response;
+        let DiscoveryResponse { version_info, resources, type_url, nonce, control_plane: _ } = response;
         let mut review = Review {
             kind: Kind::of(&type_url),
             type_url,
@@ -211,18 +199,17 @@ impl AdsClient {
             ignored: BTreeSet::new(),
         };
         if resources.len() > MAX_RESOURCES {
-            review.refuse(format!(
-                "{} resources are more than the {MAX_RESOURCES} allowed",
-                resources.len()
-            ));
+            review.refuse(format!("{} resources are more than the {MAX_RESOURCES} allowed", resources.len()));
         } else {
             self.apply(&mut review, resources);
         }
-        review.config = if review.refused_whole {
-            self.resources.config()
-        } else {
-            review.candidate.settle()
-        };
+        // The routes of this stream are here; inline ones come with their listeners.
+        let inline = review.candidate.wanted_routes().is_empty();
+        if review.kind == Some(Kind::Routes) || (review.kind == Some(Kind::Listener) && inline) {
+            review.candidate.awaits_routes = false;
+        }
+        review.config =
+            if review.refused_whole { self.resources.config() } else { review.candidate.settle() };
         review
     }
 
@@ -236,25 +223,11 @@ impl AdsClient {
             }
             Some(Kind::Listener) => {
                 let taken = |name: &str| self.resources.is_static_listener(name);
-                merge(
-                    &mut candidate.listeners,
-                    resources,
-                    &version,
-                    translate::listener,
-                    true,
-                    taken,
-                )
+                merge(&mut candidate.listeners, resources, &version, translate::listener, true, taken)
             }
             Some(Kind::Cluster) => {
                 let taken = |name: &str| self.resources.is_static_cluster(name);
-                merge(
-                    &mut candidate.clusters,
-                    resources,
-                    &version,
-                    translate::cluster,
-                    true,
-                    taken,
-                )
+                merge(&mut candidate.clusters, resources, &version, translate::cluster, true, taken)
             }
             Some(Kind::Routes) => merge(
                 &mut candidate.routes,
@@ -282,17 +255,8 @@ impl AdsClient {
 
     /// Answers a response: takes over what it brought, and returns the ACK or NACK and any changed subscription.
     pub fn conclude(&mut self, review: Review) -> Conclusion {
-        let Review {
-            type_url,
-            kind,
-            version,
-            nonce,
-            candidate,
-            rejections,
-            refused_whole,
-            ignored,
-            ..
-        } = review;
+        let Review { type_url, kind, version, nonce, candidate, rejections, refused_whole, ignored, .. } =
+            review;
         if !refused_whole {
             self.resources = candidate;
         }
@@ -317,13 +281,7 @@ impl AdsClient {
                 requests.extend(self.subscribe());
             }
         }
-        Conclusion {
-            requests,
-            type_url,
-            version,
-            rejections,
-            ignored,
-        }
+        Conclusion { requests, type_url, version, rejections, ignored }
     }
 
     /// A request for each type whose wanted names are not those last asked for.
@@ -337,11 +295,7 @@ impl AdsClient {
                 (Some(names), Some(requested)) => names != *requested,
             }
         });
-        changed
-            .collect::<Vec<_>>()
-            .into_iter()
-            .map(|kind| self.request(kind))
-            .collect()
+        changed.collect::<Vec<_>>().into_iter().map(|kind| self.request(kind)).collect()
     }
 
     /// The names of a type that are wanted; none given for the wildcard types.
@@ -383,11 +337,7 @@ fn status(rejections: &[Rejection]) -> Status {
         }
         message.push_str(&text);
     }
-    Status {
-        code: INVALID_ARGUMENT,
-        message,
-        details: Vec::new(),
-    }
+    Status { code: INVALID_ARGUMENT, message, details: Vec::new() }
 }
 
 #[derive(Default)]
@@ -419,20 +369,14 @@ fn merge<T>(
             None => match translate(&raw) {
                 Ok(accepted) if is_static(&accepted.name) => {
                     let reason = "the bootstrap has a static resource of that name".to_owned();
-                    merged
-                        .rejections
-                        .push(rejection(&raw.type_url, Some(&accepted.name), reason));
+                    merged.rejections.push(rejection(&raw.type_url, Some(&accepted.name), reason));
                     accepted.name
                 }
                 Ok(Accepted { name, value, ignored }) => {
                     merged.ignored.extend(ignored);
                     fresh.push((
                         name.clone(),
-                        Held {
-                            raw,
-                            version: version.to_owned(),
-                            value: Arc::new(value),
-                        },
+                        Held { raw, version: version.to_owned(), value: Arc::new(value) },
                     ));
                     name
                 }

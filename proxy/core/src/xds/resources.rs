@@ -36,6 +36,9 @@ pub struct Resources {
     /// What was last served, for those whose successor is not warm.
     served_listeners: BTreeMap<ListenerName, ServedListener>,
     served_clusters: BTreeMap<ClusterName, ServedCluster>,
+    /// The stream is new and its routes have not come yet: clusters that the old routes lead to stay, even if the control
+    /// plane, which cannot know of the old routes, has removed them meanwhile.
+    pub(super) awaits_routes: bool,
 }
 
 /// Two static resources of one name.
@@ -59,19 +62,13 @@ impl Resources {
         for held in listeners {
             let name = held.value.name.to_string();
             if resources.static_listeners.insert(name.clone(), held).is_some() {
-                return Err(StaticConflict {
-                    kind: "listener",
-                    name,
-                });
+                return Err(StaticConflict { kind: "listener", name });
             }
         }
         for held in clusters {
             let name = held.value.name.to_string();
             if resources.static_clusters.insert(name.clone(), held).is_some() {
-                return Err(StaticConflict {
-                    kind: "cluster",
-                    name,
-                });
+                return Err(StaticConflict { kind: "cluster", name });
             }
         }
         Ok(resources)
@@ -134,10 +131,7 @@ impl Resources {
             .filter_map(|held| {
                 let name = held.value.name.clone();
                 let served = match self.routes_of(&held.value) {
-                    Some(routes) => ServedListener {
-                        listener: held.value.clone(),
-                        routes,
-                    },
+                    Some(routes) => ServedListener { listener: held.value.clone(), routes },
                     None => self.served_listeners.get(&name)?.clone(),
                 };
                 Some((name, served))
@@ -148,15 +142,21 @@ impl Resources {
             .filter_map(|held| {
                 let name = held.value.name.clone();
                 let served = match self.endpoints_of(&held.value) {
-                    Some(endpoints) => ServedCluster {
-                        cluster: held.value.clone(),
-                        endpoints,
-                    },
+                    Some(endpoints) => ServedCluster { cluster: held.value.clone(), endpoints },
                     None => self.served_clusters.get(&name)?.clone(),
                 };
                 Some((name, served))
             })
             .collect();
+        let mut clusters = clusters;
+        if self.awaits_routes {
+            let routed = listeners.values().flat_map(|l: &ServedListener| l.routes.clusters());
+            for name in routed {
+                if let Some(served) = self.served_clusters.get(name) {
+                    clusters.entry(name.clone()).or_insert_with(|| served.clone());
+                }
+            }
+        }
         self.served_listeners = listeners;
         self.served_clusters = clusters;
         self.config()

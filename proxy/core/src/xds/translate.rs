@@ -43,12 +43,9 @@ pub fn listener(resource: &Any) -> Result<Accepted<Listener>, Rejection> {
 /// # Errors
 /// As [`listener`].
 pub fn route_configuration(resource: &Any) -> Result<Accepted<RouteConfiguration>, Rejection> {
-    admitted(
-        resource,
-        |m: xds_proto::envoy::config::route::v3::RouteConfiguration| {
-            (m.name.clone(), route::route_configuration(m))
-        },
-    )
+    admitted(resource, |m: xds_proto::envoy::config::route::v3::RouteConfiguration| {
+        (m.name.clone(), route::route_configuration(m))
+    })
 }
 
 /// A Cluster from CDS or the bootstrap.
@@ -66,12 +63,9 @@ pub fn cluster(resource: &Any) -> Result<Accepted<Cluster>, Rejection> {
 /// # Errors
 /// As [`listener`].
 pub fn load_assignment(resource: &Any) -> Result<Accepted<LoadAssignment>, Rejection> {
-    admitted(
-        resource,
-        |m: xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment| {
-            (m.cluster_name.clone(), cluster::load_assignment(m))
-        },
-    )
+    admitted(resource, |m: xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment| {
+        (m.cluster_name.clone(), cluster::load_assignment(m))
+    })
 }
 
 /// Gate, decode, translate.
@@ -86,10 +80,7 @@ fn admitted<M: Message + Default + Name, T>(
         reason: fault.reason,
     };
     if type_url::message_name(&resource.type_url) != M::full_name() {
-        return Err(reject(
-            None,
-            Fault::new(format!("the resource is a {}", resource.type_url)),
-        ));
+        return Err(reject(None, Fault::new(format!("the resource is a {}", resource.type_url))));
     }
     let ignored = Gate::standard().admit(resource)?.ignored;
     let message =
@@ -102,30 +93,19 @@ fn admitted<M: Message + Default + Name, T>(
 /// Opens an `Any` that must hold an `M`.
 fn unpack<M: Message + Default + Name>(any: &Any) -> Translated<M> {
     if type_url::message_name(&any.type_url) != M::full_name() {
-        return Err(Fault::new(format!(
-            "{} is not supported here",
-            type_url::message_name(&any.type_url)
-        )));
+        return Err(Fault::new(format!("{} is not supported here", type_url::message_name(&any.type_url))));
     }
     M::decode(any.value.as_slice()).map_err(|error| Fault::new(error.to_string()))
 }
 
 /// A name that must be given.
 fn named(name: &str) -> Translated<()> {
-    if name.is_empty() {
-        Err(Fault::new("is required").under("name"))
-    } else {
-        Ok(())
-    }
+    if name.is_empty() { Err(Fault::new("is required").under("name")) } else { Ok(()) }
 }
 
 /// The name under which EDS is asked: the cluster's own unless it says otherwise.
 fn eds_name(service_name: String, cluster: &str) -> ClusterName {
-    if service_name.is_empty() {
-        cluster.into()
-    } else {
-        service_name.into()
-    }
+    if service_name.is_empty() { cluster.into() } else { service_name.into() }
 }
 
 #[cfg(test)]

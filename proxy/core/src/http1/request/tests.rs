@@ -33,11 +33,7 @@ fn a_head_in_pieces_is_awaited() {
     let text = b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
     for end in 0..text.len() {
         let mut head = RequestHead::default();
-        assert_eq!(
-            parse_request(&text[..end], &Limits::default(), &mut head),
-            Ok(false),
-            "{end} bytes"
-        );
+        assert_eq!(parse_request(&text[..end], &Limits::default(), &mut head), Ok(false), "{end} bytes");
     }
 }
 
@@ -70,54 +66,24 @@ fn each_broken_rule_is_named() {
         ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Target),
         ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", HostMalformed),
         ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", Connect),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
-            Upgrade,
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", Upgrade),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             LengthAndEncoding,
         ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-            ContentLength,
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 2\r\n\r\n",
-            ContentLength,
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
-            ContentLength,
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1 1\r\n\r\n",
-            ContentLength,
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
-            ContentLength,
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
-            ContentLength,
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-            TransferEncoding,
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
-            TransferEncoding,
-        ),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 2\r\n\r\n", ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1 1\r\n\r\n", ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", ContentLength),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", TransferEncoding),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", TransferEncoding),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
             TransferEncoding,
         ),
-        (
-            "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
-            TransferEncoding,
-        ),
+        ("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", TransferEncoding),
         ("POST / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", Expect),
         ("\x16\x03\x01\x02\x00", Tls),
     ];
@@ -129,27 +95,12 @@ fn each_broken_rule_is_named() {
 #[test]
 fn limits_are_kept_whether_or_not_the_head_is_whole() {
     let cases = [
-        (
-            format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9000)),
-            HeadError::TargetTooLong,
-        ),
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9000)), HeadError::TargetTooLong),
         (format!("GET /{}", "x".repeat(9000)), HeadError::TargetTooLong),
-        (
-            format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(101)),
-            HeadError::TooManyHeaders,
-        ),
-        (
-            format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(500)),
-            HeadError::TooManyHeaders,
-        ),
-        (
-            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(17 << 10)),
-            HeadError::LineTooLong,
-        ),
-        (
-            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "y".repeat(61 << 10)),
-            HeadError::HeadTooLong,
-        ),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(101)), HeadError::TooManyHeaders),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(500)), HeadError::TooManyHeaders),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(17 << 10)), HeadError::LineTooLong),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "y".repeat(61 << 10)), HeadError::HeadTooLong),
     ];
     for (text, error) in cases {
         assert_eq!(parse(&text).expect_err("too long"), error);
@@ -161,13 +112,7 @@ fn equal_lengths_collapse() {
     let head =
         parse("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n").expect("valid");
     assert_eq!(head.framing, RequestFraming::Length(5));
-    assert_eq!(
-        head.headers
-            .iter()
-            .filter(|h| h.id == HeaderId::ContentLength && !h.dropped)
-            .count(),
-        1
-    );
+    assert_eq!(head.headers.iter().filter(|h| h.id == HeaderId::ContentLength && !h.dropped).count(), 1);
     let head = parse("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n").expect("valid");
     assert_eq!(head.framing, RequestFraming::Length(5));
 }
@@ -200,12 +145,8 @@ fn connection_drops_what_it_nominates_but_never_framing_or_host() {
     let text = "POST / HTTP/1.1\r\nHost: a\r\nX-Hop: 1\r\nX-Stays: 2\r\nContent-Length: 3\r\n\
                 Connection: X-HOP, host, content-length\r\n\r\n";
     let head = parse(text).expect("valid");
-    let kept: Vec<_> = head
-        .headers
-        .iter()
-        .filter(|h| !h.dropped)
-        .map(|h| h.name.slice(text.as_bytes()))
-        .collect();
+    let kept: Vec<_> =
+        head.headers.iter().filter(|h| !h.dropped).map(|h| h.name.slice(text.as_bytes())).collect();
     assert_eq!(kept, [&b"Host"[..], b"X-Stays", b"Content-Length"]);
 }
 

@@ -15,42 +15,18 @@ fn parse(text: &str) -> Result<ResponseHead, HeadError> {
 fn framing_follows_rfc_9112_section_6_3() {
     use ResponseFraming::{Chunked, Length, None, UntilClose};
     let cases = [
-        (
-            Method::Get,
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
-            Length(5),
-        ),
+        (Method::Get, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", Length(5)),
         (Method::Get, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", None),
-        (
-            Method::Get,
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Chunked,
-        ),
+        (Method::Get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Chunked),
         (Method::Get, "HTTP/1.1 200 OK\r\n\r\n", UntilClose),
-        (
-            Method::Get,
-            "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
-            None,
-        ),
-        (
-            Method::Get,
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
-            None,
-        ),
+        (Method::Get, "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", None),
+        (Method::Get, "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", None),
         (Method::Get, "HTTP/1.1 100 Continue\r\n\r\n", None),
         (Method::Head, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", None),
-        (
-            Method::Head,
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            None,
-        ),
+        (Method::Head, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", None),
     ];
     for (method, text, framing) in cases {
-        assert_eq!(
-            parse_as(method, text).expect("valid").framing,
-            framing,
-            "{text:?}"
-        );
+        assert_eq!(parse_as(method, text).expect("valid").framing, framing, "{text:?}");
     }
 }
 
@@ -67,22 +43,13 @@ fn each_broken_rule_is_named() {
         ("HTTP/1.1 200 OK\n\r\n", HeadError::BareLineEnd),
         ("HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n", HeadError::BareLineEnd),
         ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", HeadError::HeaderName),
-        (
-            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-            HeadError::ContentLength,
-        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", HeadError::ContentLength),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             HeadError::LengthAndEncoding,
         ),
-        (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
-            HeadError::TransferEncoding,
-        ),
-        (
-            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            HeadError::TransferEncoding,
-        ),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", HeadError::TransferEncoding),
+        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", HeadError::TransferEncoding),
     ];
     for (text, error) in cases {
         assert_eq!(parse(text).expect_err(text), error, "{text:?}");
@@ -93,12 +60,8 @@ fn each_broken_rule_is_named() {
 fn headers_nominated_by_the_responses_connection_are_dropped() {
     let text = "HTTP/1.1 200 OK\r\nX-Hop: 1\r\nConnection: x-hop\r\nContent-Length: 0\r\n\r\n";
     let head = parse(text).expect("valid");
-    let kept: Vec<_> = head
-        .headers
-        .iter()
-        .filter(|h| !h.dropped)
-        .map(|h| h.name.slice(text.as_bytes()))
-        .collect();
+    let kept: Vec<_> =
+        head.headers.iter().filter(|h| !h.dropped).map(|h| h.name.slice(text.as_bytes())).collect();
     assert_eq!(kept, [b"Content-Length"]);
 }
 

@@ -3,36 +3,20 @@ use super::*;
 
 fn request(text: &str) -> String {
     let mut head = RequestHead::default();
-    assert_eq!(
-        parse_request(text.as_bytes(), &Limits::default(), &mut head),
-        Ok(true),
-        "{text:?}"
-    );
+    assert_eq!(parse_request(text.as_bytes(), &Limits::default(), &mut head), Ok(true), "{text:?}");
     let mut out = Vec::new();
     write_request(&mut out, text.as_bytes(), &head, b"fallback:1");
     let mut again = RequestHead::default();
-    assert_eq!(
-        parse_request(&out, &Limits::default(), &mut again),
-        Ok(true),
-        "what leaves is valid"
-    );
+    assert_eq!(parse_request(&out, &Limits::default(), &mut again), Ok(true), "what leaves is valid");
     assert_eq!(again.framing, head.framing, "and framed as it came");
     String::from_utf8(out).expect("text")
 }
 
 fn response(text: &str, client: Version, keep_alive: bool) -> String {
     let mut head = ResponseHead::default();
-    assert_eq!(
-        parse_response(text.as_bytes(), &Limits::default(), Method::Get, &mut head),
-        Ok(true)
-    );
+    assert_eq!(parse_response(text.as_bytes(), &Limits::default(), Method::Get, &mut head), Ok(true));
     let mut out = Vec::new();
-    write_response(
-        &mut out,
-        text.as_bytes(),
-        &head,
-        ResponseEdits { client, keep_alive },
-    );
+    write_response(&mut out, text.as_bytes(), &head, ResponseEdits { client, keep_alive });
     String::from_utf8(out).expect("text")
 }
 
@@ -65,10 +49,7 @@ fn the_host_is_the_targets_or_the_fallback() {
         request("GET http://b/x HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n"),
         "GET /x HTTP/1.1\r\nhost: b\r\nX: y\r\n\r\n"
     );
-    assert_eq!(
-        request("GET / HTTP/1.0\r\n\r\n"),
-        "GET / HTTP/1.1\r\nhost: fallback:1\r\n\r\n"
-    );
+    assert_eq!(request("GET / HTTP/1.0\r\n\r\n"), "GET / HTTP/1.1\r\nhost: fallback:1\r\n\r\n");
 }
 
 #[test]
@@ -86,16 +67,9 @@ fn a_response_is_framed_for_its_client() {
         response(chunked, Version::Http11, true),
         "HTTP/1.1 200 OK\r\nA: b\r\ntransfer-encoding: chunked\r\n\r\n"
     );
+    assert_eq!(response(chunked, Version::Http10, false), "HTTP/1.1 200 OK\r\nA: b\r\n\r\n");
     assert_eq!(
-        response(chunked, Version::Http10, false),
-        "HTTP/1.1 200 OK\r\nA: b\r\n\r\n"
-    );
-    assert_eq!(
-        response(
-            "HTTP/1.0 404\r\nContent-Length: 2\r\n\r\n",
-            Version::Http11,
-            false
-        ),
+        response("HTTP/1.0 404\r\nContent-Length: 2\r\n\r\n", Version::Http11, false),
         "HTTP/1.1 404 \r\nContent-Length: 2\r\nconnection: close\r\n\r\n"
     );
     assert_eq!(
@@ -103,11 +77,7 @@ fn a_response_is_framed_for_its_client() {
         "HTTP/1.1 100 Continue\r\n\r\n"
     );
     assert_eq!(
-        response(
-            "HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\n",
-            Version::Http10,
-            true
-        ),
+        response("HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\n", Version::Http10, true),
         "HTTP/1.1 204 No Content\r\nconnection: keep-alive\r\n\r\n"
     );
 }

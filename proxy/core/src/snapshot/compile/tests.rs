@@ -7,16 +7,11 @@ use crate::config::{
 };
 
 fn endpoint(port: u16) -> Endpoint {
-    Endpoint {
-        address: Address::Socket(([127, 0, 0, 1], port).into()),
-        usable: true,
-    }
+    Endpoint { address: Address::Socket(([127, 0, 0, 1], port).into()), usable: true }
 }
 
 fn cluster(name: &str, ports: &[u16]) -> (ClusterName, ServedCluster) {
-    let endpoints = Arc::new(LoadAssignment {
-        endpoints: ports.iter().map(|p| endpoint(*p)).collect(),
-    });
+    let endpoints = Arc::new(LoadAssignment { endpoints: ports.iter().map(|p| endpoint(*p)).collect() });
     let cluster = Arc::new(Cluster {
         name: name.into(),
         endpoints: EndpointSource::Static(endpoints.clone()),
@@ -29,11 +24,7 @@ fn cluster(name: &str, ports: &[u16]) -> (ClusterName, ServedCluster) {
 fn routes(arms: &[(&str, u32)]) -> Arc<RouteConfiguration> {
     let arms = arms
         .iter()
-        .map(|(name, weight)| Arm {
-            name: (*name).into(),
-            cluster: (*name).into(),
-            weight: Weight(*weight),
-        })
+        .map(|(name, weight)| Arm { name: (*name).into(), cluster: (*name).into(), weight: Weight(*weight) })
         .collect();
     let route = Route {
         name: "".into(),
@@ -60,10 +51,7 @@ fn listener(name: &str, routes: &Arc<RouteConfiguration>) -> ServedListener {
         routes: RouteSource::Rds("r".into()),
         access_logs: vec![],
     });
-    ServedListener {
-        listener,
-        routes: routes.clone(),
-    }
+    ServedListener { listener, routes: routes.clone() }
 }
 
 #[test]
@@ -80,49 +68,29 @@ fn a_weight_change_shares_every_cluster_and_endpoint() {
         assert!(Arc::ptr_eq(old, new), "{} was made again", new.name);
     }
     let same = second.next(&config).expect("compiles");
-    assert!(Arc::ptr_eq(
-        &same.listener(0).expect("l").routes,
-        &second.listener(0).expect("l").routes
-    ));
+    assert!(Arc::ptr_eq(&same.listener(0).expect("l").routes, &second.listener(0).expect("l").routes));
 }
 
 #[test]
 fn an_endpoint_that_stays_keeps_its_state() {
-    let mut config = Config {
-        listeners: vec![],
-        clusters: [cluster("v1", &[1, 2])].into(),
-    };
+    let mut config = Config { listeners: vec![], clusters: [cluster("v1", &[1, 2])].into() };
     let first = Snapshot::default().next(&config).expect("compiles");
     first.cluster(0).expect("v1").endpoints[1].start();
     config.clusters.extend([cluster("v1", &[2, 3])]);
     let second = first.next(&config).expect("compiles");
-    let in_flight: Vec<_> = second
-        .cluster(0)
-        .expect("v1")
-        .endpoints
-        .iter()
-        .map(|e| e.in_flight())
-        .collect();
+    let in_flight: Vec<_> = second.cluster(0).expect("v1").endpoints.iter().map(|e| e.in_flight()).collect();
     assert_eq!(in_flight, [1, 0]);
 }
 
 #[test]
 fn a_route_to_a_cluster_that_comes_later_finds_it_there() {
-    let mut config = Config {
-        listeners: vec![listener("l", &routes(&[("late", 1)]))],
-        ..Config::default()
-    };
+    let mut config = Config { listeners: vec![listener("l", &routes(&[("late", 1)]))], ..Config::default() };
     let first = Snapshot::default().next(&config).expect("compiles");
     let slot = first.listener(0).expect("l").routes.routes()[0].targets[0].slot;
     assert!(first.cluster(slot).is_none());
-    config
-        .clusters
-        .extend([cluster("a", &[1]), cluster("late", &[2])]);
+    config.clusters.extend([cluster("a", &[1]), cluster("late", &[2])]);
     let second = first.next(&config).expect("compiles");
-    assert!(Arc::ptr_eq(
-        &first.listener(0).expect("l").routes,
-        &second.listener(0).expect("l").routes
-    ));
+    assert!(Arc::ptr_eq(&first.listener(0).expect("l").routes, &second.listener(0).expect("l").routes));
     assert_eq!(second.cluster(slot).expect("late").name.as_str(), "late");
 }
 
@@ -136,19 +104,12 @@ fn a_slot_is_never_given_away_while_a_route_points_to_it() {
     let slot = first.listener(0).expect("l").routes.routes()[0].targets[0].slot;
     config.clusters = [cluster("other", &[2]), cluster("another", &[3])].into();
     let second = first.next(&config).expect("compiles");
-    assert!(
-        second.cluster(slot).is_none(),
-        "v1 is gone and nothing took its place"
-    );
+    assert!(second.cluster(slot).is_none(), "v1 is gone and nothing took its place");
     config.listeners.clear();
     config.clusters.extend([cluster("third", &[4])]);
     let third = second.next(&config).expect("compiles");
     assert_eq!(third.clusters().count(), 3);
-    assert_eq!(
-        third.clusters().map(|(slot, _)| slot).max(),
-        Some(2),
-        "freed slots are used again"
-    );
+    assert_eq!(third.clusters().map(|(slot, _)| slot).max(), Some(2), "freed slots are used again");
 }
 
 #[test]
@@ -157,10 +118,7 @@ fn an_unusable_endpoint_takes_no_requests() {
     let mut assignment = (*served.endpoints).clone();
     assignment.endpoints[0].usable = false;
     served.endpoints = Arc::new(assignment);
-    let config = Config {
-        listeners: vec![],
-        clusters: [(name, served)].into(),
-    };
+    let config = Config { listeners: vec![], clusters: [(name, served)].into() };
     let snapshot = Snapshot::default().next(&config).expect("compiles");
     let cluster = snapshot.cluster(0).expect("v1");
     assert_eq!((cluster.endpoints.len(), cluster.usable.len()), (2, 1));
@@ -170,10 +128,7 @@ fn an_unusable_endpoint_takes_no_requests() {
 fn validate_clusters_refuses_a_route_that_leads_nowhere() {
     let mut validated = (*routes(&[("gone", 1)])).clone();
     validated.validate_clusters = true;
-    let config = Config {
-        listeners: vec![listener("l", &Arc::new(validated))],
-        ..Config::default()
-    };
+    let config = Config { listeners: vec![listener("l", &Arc::new(validated))], ..Config::default() };
     let error = Snapshot::default().next(&config).expect_err("refused");
     assert_eq!(
         error.to_string(),

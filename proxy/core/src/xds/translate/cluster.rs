@@ -63,10 +63,7 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
             return Err(Fault::new("is not for clusters of type EDS").under("load_assignment"));
         }
         DiscoveryType::Eds => {
-            let EdsClusterConfig {
-                eds_config,
-                service_name,
-            } = eds_cluster_config.unwrap_or_default();
+            let EdsClusterConfig { eds_config, service_name } = eds_cluster_config.unwrap_or_default();
             ads(eds_config).at("eds_config").at("eds_cluster_config")?;
             EndpointSource::Eds(eds_name(service_name, &name))
         }
@@ -89,9 +86,7 @@ fn protocol_options(options: &HashMap<String, Any>) -> Translated<()> {
         if key != HTTP_PROTOCOL_OPTIONS {
             return Err(Fault::new("is not supported").under(at));
         }
-        let upstream_proto::HttpProtocolOptions {
-            upstream_protocol_options,
-        } = unpack(any).at(&at)?;
+        let upstream_proto::HttpProtocolOptions { upstream_protocol_options } = unpack(any).at(&at)?;
         let protocol = upstream_protocol_options.and_then(
             |UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config })| {
                 protocol_config
@@ -128,39 +123,26 @@ fn policy(number: i32) -> Translated<LbPolicy> {
         | WirePolicy::Random
         | WirePolicy::Maglev
         | WirePolicy::ClusterProvided
-        | WirePolicy::LoadBalancingPolicyConfig) => Err(Fault::new(format!(
-            "{} is not supported by this version",
-            other.as_str_name()
-        ))),
+        | WirePolicy::LoadBalancingPolicyConfig) => {
+            Err(Fault::new(format!("{} is not supported by this version", other.as_str_name())))
+        }
     }
 }
 
 pub(super) fn load_assignment(message: endpoint_proto::ClusterLoadAssignment) -> Translated<LoadAssignment> {
-    let endpoint_proto::ClusterLoadAssignment {
-        cluster_name,
-        endpoints,
-    } = message;
+    let endpoint_proto::ClusterLoadAssignment { cluster_name, endpoints } = message;
     if cluster_name.is_empty() {
         return Err(Fault::new("is required").under("cluster_name"));
     }
     let localities = each("endpoints", endpoints, |locality| {
-        let endpoint_proto::LocalityLbEndpoints {
-            locality: _,
-            lb_endpoints,
-        } = locality; // locality: ignorable
+        let endpoint_proto::LocalityLbEndpoints { locality: _, lb_endpoints } = locality; // locality: ignorable
         each("lb_endpoints", lb_endpoints, endpoint)
     })?;
-    Ok(LoadAssignment {
-        endpoints: localities.into_iter().flatten().collect(),
-    })
+    Ok(LoadAssignment { endpoints: localities.into_iter().flatten().collect() })
 }
 
 fn endpoint(message: endpoint_proto::LbEndpoint) -> Translated<Endpoint> {
-    let endpoint_proto::LbEndpoint {
-        health_status,
-        metadata: _,
-        host_identifier,
-    } = message; // metadata: ignorable
+    let endpoint_proto::LbEndpoint { health_status, metadata: _, host_identifier } = message; // metadata: ignorable
     let HostIdentifier::Endpoint(endpoint) = required("endpoint", host_identifier)?;
     let endpoint_proto::Endpoint { address, hostname: _ } = endpoint; // hostname: ignorable
     let usable = match enum_value(health_status).at("health_status")? {
@@ -169,10 +151,7 @@ fn endpoint(message: endpoint_proto::LbEndpoint) -> Translated<Endpoint> {
     };
     let address =
         required("address", address).and_then(|a| self::address(a).map_err(Fault::new).at("address"));
-    Ok(Endpoint {
-        address: address.at("endpoint")?,
-        usable,
-    })
+    Ok(Endpoint { address: address.at("endpoint")?, usable })
 }
 
 /// An address to listen on or to connect to.
@@ -185,17 +164,11 @@ pub fn address(message: core_proto::Address) -> Result<Address, String> {
 
     let core_proto::Address { address } = message;
     match address {
-        Some(Wire::SocketAddress(SocketAddress {
-            protocol,
-            address,
-            port_specifier,
-        })) => {
+        Some(Wire::SocketAddress(SocketAddress { protocol, address, port_specifier })) => {
             if protocol != Protocol::Tcp as i32 {
                 return Err("only TCP is supported".to_owned());
             }
-            let ip: IpAddr = address
-                .parse()
-                .map_err(|_| format!("{address:?} is not an IP address"))?;
+            let ip: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
             let Some(PortSpecifier::PortValue(port)) = port_specifier else {
                 return Err("port_value is required".to_owned());
             };
@@ -213,10 +186,7 @@ pub fn address(message: core_proto::Address) -> Result<Address, String> {
 
 /// A configuration source that must be the aggregated stream.
 pub(super) fn ads(source: Option<ConfigSource>) -> Translated<()> {
-    let ConfigSource {
-        resource_api_version,
-        config_source_specifier,
-    } = source.unwrap_or_default();
+    let ConfigSource { resource_api_version, config_source_specifier } = source.unwrap_or_default();
     if resource_api_version == ApiVersion::V2 as i32 {
         return Err(Fault::new("V2 is not supported").under("resource_api_version"));
     }

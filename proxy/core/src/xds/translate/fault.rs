@@ -13,19 +13,12 @@ pub(super) type Translated<T> = Result<T, Fault>;
 
 impl Fault {
     pub(super) fn new(reason: impl Into<String>) -> Self {
-        Self {
-            path: String::new(),
-            reason: reason.into(),
-        }
+        Self { path: String::new(), reason: reason.into() }
     }
 
     /// The same fault, seen from the message that holds `segment`.
     pub(super) fn under(mut self, segment: impl Display) -> Self {
-        let dot = if self.path.is_empty() || self.path.starts_with('[') {
-            ""
-        } else {
-            "."
-        };
+        let dot = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
         self.path = format!("{segment}{dot}{}", self.path);
         self
     }
@@ -49,9 +42,7 @@ pub(super) fn each<M, T>(
     translate: impl FnMut(M) -> Translated<T>,
 ) -> Translated<Vec<T>> {
     let translated = messages.into_iter().map(translate).enumerate();
-    translated
-        .map(|(i, result)| result.at(format_args!("{field}[{i}]")))
-        .collect()
+    translated.map(|(i, result)| result.at(format_args!("{field}[{i}]"))).collect()
 }
 
 /// A field that must be set.

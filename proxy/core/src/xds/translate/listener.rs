@@ -44,26 +44,19 @@ pub(super) fn listener(message: listener_proto::Listener) -> Translated<Listener
         }
     };
     let (routes, access_logs) = filter_chain(chain).at(at)?;
-    Ok(Listener {
-        name: name.into(),
-        address,
-        routes,
-        access_logs,
-    })
+    Ok(Listener { name: name.into(), address, routes, access_logs })
 }
 
 fn filter_chain(chain: listener_proto::FilterChain) -> Translated<(RouteSource, Vec<PathBuf>)> {
     let listener_proto::FilterChain { mut filters, name: _ } = chain; // name: ignorable
     if filters.len() != 1 {
         return Err(
-            Fault::new("exactly one filter, the HTTP connection manager, is supported").under("filters"),
+            Fault::new("exactly one filter, the HTTP connection manager, is supported").under("filters")
         );
     }
     let listener_proto::Filter { name: _, config_type } = filters.remove(0); // the name only labels the type
     let FilterConfig::TypedConfig(any) = required("typed_config", config_type).at("filters[0]")?;
-    unpack(&any)
-        .and_then(connection_manager)
-        .at("filters[0].typed_config")
+    unpack(&any).and_then(connection_manager).at("filters[0].typed_config")
 }
 
 fn connection_manager(manager: hcm_proto::HttpConnectionManager) -> Translated<(RouteSource, Vec<PathBuf>)> {
@@ -86,10 +79,7 @@ fn connection_manager(manager: hcm_proto::HttpConnectionManager) -> Translated<(
         RouteSpecifier::RouteConfig(config) => {
             RouteSource::Inline(Arc::new(route::routes(config).at("route_config")?))
         }
-        RouteSpecifier::Rds(hcm_proto::Rds {
-            config_source,
-            route_config_name,
-        }) => {
+        RouteSpecifier::Rds(hcm_proto::Rds { config_source, route_config_name }) => {
             ads(config_source).at("config_source").at("rds")?;
             if route_config_name.is_empty() {
                 return Err(Fault::new("is required").under("rds.route_config_name"));
@@ -107,21 +97,13 @@ fn router(filters: Vec<hcm_proto::HttpFilter>) -> Translated<()> {
     }
     each("http_filters", filters, |filter| {
         // An optional filter may be skipped if it is unknown; the router is known.
-        let hcm_proto::HttpFilter {
-            name: _,
-            is_optional: _,
-            disabled,
-            config_type,
-        } = filter;
+        let hcm_proto::HttpFilter { name: _, is_optional: _, disabled, config_type } = filter;
         if disabled {
             return Err(Fault::new("the router cannot be disabled").under("disabled"));
         }
         let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
-        let Router {
-            dynamic_stats: _,
-            start_child_span: _,
-            suppress_envoy_headers: _,
-        } = unpack(&any).at("typed_config")?; // all ignorable
+        let Router { dynamic_stats: _, start_child_span: _, suppress_envoy_headers: _ } =
+            unpack(&any).at("typed_config")?; // all ignorable
         Ok(())
     })?;
     Ok(())

@@ -42,11 +42,7 @@ pub(super) fn routes(message: route_proto::RouteConfiguration) -> Translated<Rou
     let mut domains = HashSet::new();
     let virtual_hosts = each("virtual_hosts", virtual_hosts, |host| {
         let host = virtual_host(host)?;
-        match host
-            .domains
-            .iter()
-            .find(|domain| !domains.insert((*domain).clone()))
-        {
+        match host.domains.iter().find(|domain| !domains.insert((*domain).clone())) {
             Some(twice) => {
                 Err(Fault::new(format!("{twice:?} is a domain of two virtual hosts")).under("domains"))
             }
@@ -62,11 +58,7 @@ pub(super) fn routes(message: route_proto::RouteConfiguration) -> Translated<Rou
 }
 
 fn virtual_host(message: route_proto::VirtualHost) -> Translated<VirtualHost> {
-    let route_proto::VirtualHost {
-        name,
-        domains,
-        routes,
-    } = message;
+    let route_proto::VirtualHost { name, domains, routes } = message;
     named(&name)?;
     if domains.is_empty() {
         return Err(Fault::new("at least one domain is required").under("domains"));
@@ -90,38 +82,23 @@ fn domain(text: &str) -> Translated<Domain> {
         Domain::Exact(rest) | Domain::Suffix(rest) | Domain::Prefix(rest)
             if rest.is_empty() || rest.contains('*') =>
         {
-            Err(Fault::new(format!(
-                "{text:?} is not a domain: `*` may stand at one end only"
-            )))
+            Err(Fault::new(format!("{text:?} is not a domain: `*` may stand at one end only")))
         }
         _ => Ok(domain),
     }
 }
 
 fn route(message: route_proto::Route) -> Translated<Route> {
-    let route_proto::Route {
-        name,
-        r#match,
-        action,
-        typed_per_filter_config,
-    } = message;
+    let route_proto::Route { name, r#match, action, typed_per_filter_config } = message;
     let (path, headers) = required("match", r#match).and_then(|m| route_match(m).at("match"))?;
     let route_proto::route::Action::Route(action) = required("route", action)?;
     let key = split_key(&typed_per_filter_config).at("typed_per_filter_config")?;
     let arms = arms(action).at("route")?;
-    Ok(Route {
-        name: Arc::from(name),
-        path,
-        headers,
-        split: Split { arms, key },
-    })
+    Ok(Route { name: Arc::from(name), path, headers, split: Split { arms, key } })
 }
 
 fn route_match(message: route_proto::RouteMatch) -> Translated<(PathMatch, Vec<HeaderMatch>)> {
-    let route_proto::RouteMatch {
-        headers,
-        path_specifier,
-    } = message;
+    let route_proto::RouteMatch { headers, path_specifier } = message;
     let path = match required("prefix, path or path_separated_prefix", path_specifier)? {
         PathSpecifier::Prefix(text) => PathMatch::Prefix(text.into()),
         PathSpecifier::Path(text) => PathMatch::Exact(text.into()),
@@ -139,10 +116,7 @@ fn route_match(message: route_proto::RouteMatch) -> Translated<(PathMatch, Vec<H
 }
 
 fn header_match(message: route_proto::HeaderMatcher) -> Translated<HeaderMatch> {
-    let route_proto::HeaderMatcher {
-        name,
-        header_match_specifier,
-    } = message;
+    let route_proto::HeaderMatcher { name, header_match_specifier } = message;
     named(&name)?;
     let lower = name.to_ascii_lowercase();
     let name = match lower.as_str() {
@@ -168,11 +142,9 @@ fn arms(action: route_proto::RouteAction) -> Translated<Vec<Arm>> {
     let route_proto::RouteAction { cluster_specifier } = action;
     match required("cluster or weighted_clusters", cluster_specifier)? {
         ClusterSpecifier::Cluster(name) if name.is_empty() => Err(Fault::new("is required").under("cluster")),
-        ClusterSpecifier::Cluster(name) => Ok(vec![Arm {
-            name: name.as_str().into(),
-            cluster: name.into(),
-            weight: Weight(1),
-        }]),
+        ClusterSpecifier::Cluster(name) => {
+            Ok(vec![Arm { name: name.as_str().into(), cluster: name.into(), weight: Weight(1) }])
+        }
         ClusterSpecifier::WeightedClusters(weighted) => weighted_clusters(weighted).at("weighted_clusters"),
     }
 }
@@ -187,16 +159,8 @@ fn weighted_clusters(message: route_proto::WeightedCluster) -> Translated<Vec<Ar
         let weight = required("weight", weight)?;
         sum += u64::from(weight);
         let times = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
-        let arm = if *times == 1 {
-            name.clone()
-        } else {
-            format!("{name}#{times}")
-        };
-        Ok(Arm {
-            name: arm.into(),
-            cluster: name.into(),
-            weight: Weight(weight),
-        })
+        let arm = if *times == 1 { name.clone() } else { format!("{name}#{times}") };
+        Ok(Arm { name: arm.into(), cluster: name.into(), weight: Weight(weight) })
     })?;
     match sum {
         0 => Err(Fault::new("the weights add up to 0").under("clusters")),
@@ -216,22 +180,14 @@ fn split_key(config: &HashMap<String, Any>) -> Translated<Option<SplitKey>> {
         let split_policy::Key::Header(header) = required("header", wire).at(&at)?;
         let header = header.to_ascii_lowercase();
         if !is_token(&header) {
-            return Err(Fault::new(format!("{header:?} is not a header name"))
-                .under("header")
-                .under(at));
+            return Err(Fault::new(format!("{header:?} is not a header name")).under("header").under(at));
         }
-        key = Some(SplitKey {
-            header: header.into(),
-            salt: salt.into(),
-        });
+        key = Some(SplitKey { header: header.into(), salt: salt.into() });
     }
     Ok(key)
 }
 
 /// RFC 9110 §5.6.2.
 fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
