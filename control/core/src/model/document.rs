@@ -136,27 +136,8 @@ impl Reader<'_> {
     }
 
     fn error(&self, error: &serde_saphyr::Error) -> DocumentError {
-        let message = match error.without_snippet() {
-            serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
-                let hint = did_you_mean(field, expected.iter().copied());
-                let known = expected.join(", ");
-                format!(
-                    "unknown field `{field}`{}",
-                    if hint.is_empty() { format!("; known are {known}") } else { hint }
-                )
-            }
-            serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
-                format!("`{variant}` is not supported here; known are {}", expected.join(", "))
-            }
-            other => yaml_message(other),
-        };
-        let location = error.location();
-        DocumentError {
-            file: self.file.clone(),
-            line: self.line - 1 + location.map_or(1, |l| l.line()),
-            column: location.map_or(1, |l| l.column()),
-            message,
-        }
+        let Problem { line, column, message } = problem(error);
+        DocumentError { file: self.file.clone(), line: self.line - 1 + line, column, message }
     }
 
     fn unknown_kind(&self, api_version: &str, kind: &str) -> DocumentError {
@@ -177,6 +158,34 @@ impl Reader<'_> {
             message,
         }
     }
+}
+
+/// What is wrong with a document, and where in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// From 1.
+    pub line: u64,
+    /// From 1.
+    pub column: u64,
+    /// One sentence.
+    pub message: String,
+}
+
+/// An error of the YAML reader in the words of this program.
+pub fn problem(error: &serde_saphyr::Error) -> Problem {
+    let message = match error.without_snippet() {
+        serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
+            let hint = did_you_mean(field, expected.iter().copied());
+            let hint = if hint.is_empty() { format!("; known are {}", expected.join(", ")) } else { hint };
+            format!("unknown field `{field}`{hint}")
+        }
+        serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
+            format!("`{variant}` is not supported here; known are {}", expected.join(", "))
+        }
+        other => yaml_message(other),
+    };
+    let location = error.location();
+    Problem { line: location.map_or(1, |l| l.line()), column: location.map_or(1, |l| l.column()), message }
 }
 
 #[cfg(test)]

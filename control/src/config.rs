@@ -1,0 +1,107 @@
+//! `control.yaml`: where the control plane listens and what it reads.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use control_core::ir::Gateway;
+use proxy_core::config::Address;
+use serde::Deserialize;
+
+/// The control plane's own configuration. Unknown keys are refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ControlConfig {
+    /// Where proxies follow over xDS. Loopback unless told otherwise.
+    #[serde(default = "default_xds")]
+    pub xds: SocketAddr,
+    /// Where `/healthz`, `/readyz` and `/fleet` are answered. Loopback unless told otherwise.
+    #[serde(default = "default_http")]
+    pub http: SocketAddr,
+    /// A file or a folder of resources, relative to this file. Watched.
+    pub source: PathBuf,
+    /// The listener of routes that name no other gateway.
+    #[serde(default)]
+    pub gateway: GatewayConfig,
+}
+
+/// The implicit gateway.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct GatewayConfig {
+    /// The address that proxies listen on.
+    pub address: IpAddr,
+    /// The port that proxies listen on.
+    pub port: u16,
+    /// A file, on the proxies' machines, that gets a line for each request.
+    pub access_log: Option<String>,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 8080, access_log: None }
+    }
+}
+
+impl From<GatewayConfig> for Gateway {
+    fn from(config: GatewayConfig) -> Self {
+        let address = Address::Socket(SocketAddr::new(config.address, config.port));
+        Self { address, access_log: config.access_log }
+    }
+}
+
+const fn default_xds() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18_000)
+}
+
+const fn default_http() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18_001)
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not a configuration.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: u64,
+        /// From 1.
+        column: u64,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl ControlConfig {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// One sentence with the place.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let mut config: Self = serde_saphyr::from_str(&text).map_err(|error| {
+            let problem = control_core::model::problem(&error);
+            ConfigError::Document {
+                path: path.to_owned(),
+                line: problem.line,
+                column: problem.column,
+                message: problem.message,
+            }
+        })?;
+        if let Some(folder) = path.parent() {
+            config.source = folder.join(&config.source);
+        }
+        Ok(config)
+    }
+}
