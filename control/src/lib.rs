@@ -15,4 +15,4 @@ mod source;
 
 pub use config::{ConfigError, ControlConfig, GatewayConfig};
 pub use hub::RefusedSource;
-pub use process::{ControlPlane, StartError};
+pub use process::{ControlPlane, StartError, Status};

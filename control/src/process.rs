@@ -59,8 +59,20 @@ pub struct ControlPlane {
     pub xds: SocketAddr,
     /// Where HTTP is served.
     pub http: SocketAddr,
+    hub: Arc<Hub>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What a control plane serves and what it refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The current version's number.
+    pub version: Option<u64>,
+    /// Why the source was refused, if it was since it was last taken.
+    pub refusal: Option<String>,
+    /// Refused sources since the start.
+    pub refusals: u64,
 }
 
 impl ControlPlane {
@@ -76,6 +88,7 @@ impl ControlPlane {
         let (xds, xds_address) = listen(&runtime, config.xds)?;
         let (http, http_address) = listen(&runtime, config.http)?;
         let (stop, stopped) = oneshot::channel::<()>();
+        let shared = hub.clone();
         let thread = std::thread::Builder::new()
             .name("weir-control-plane".to_owned())
             .spawn(move || {
@@ -92,7 +105,14 @@ impl ControlPlane {
             })
             .map_err(StartError::Threads)?;
         tracing::info!(xds = %xds_address, http = %http_address, "control plane");
-        Ok(Self { xds: xds_address, http: http_address, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { xds: xds_address, http: http_address, hub: shared, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What is served and what was refused.
+    pub fn status(&self) -> Status {
+        let version = self.hub.history(|history| history.current().map(|version| version.number));
+        let refusals = self.hub.refusals(|refusals| refusals.clone());
+        Status { version, refusal: refusals.current.map(|(_, reason)| reason), refusals: refusals.count }
     }
 }
 

@@ -61,6 +61,7 @@ pub enum StartError {
 /// A running proxy. Dropping it ends it at once; [`Proxy::drain`] ends it without losing a request.
 #[derive(Debug)]
 pub struct Proxy {
+    registry: Arc<Registry>,
     orders: mpsc::UnboundedSender<Order>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -90,8 +91,9 @@ impl Proxy {
         let (started, outcome) = std::sync::mpsc::channel();
         let control = std::thread::Builder::new().name("weir-control".to_owned());
         let stopping = handles.clone();
+        let registry = shared.registry.clone();
         threads.push(control.spawn(move || control_thread(bootstrap, &shared, handles, incoming, &started))?);
-        let proxy = Self { orders, threads };
+        let proxy = Self { registry, orders, threads };
         match outcome.recv() {
             Ok(Ok(())) => Ok(proxy),
             Ok(Err(error)) => {
@@ -110,6 +112,11 @@ impl Proxy {
             Address::Socket(address) => Some(address),
             Address::Pipe(_) => None,
         }
+    }
+
+    /// The number of the snapshot that is served; it counts up with every change.
+    pub fn generation(&self) -> u64 {
+        self.registry.generation()
     }
 
     /// Refuses new connections, lets each open one end with its next response, and returns when all have ended or

@@ -82,7 +82,7 @@ impl Collector for Families {
             (
                 "weir_snapshot_generation",
                 "Number of the configuration snapshot that is served",
-                registry.generation.load(Ordering::Relaxed),
+                registry.generation(),
             ),
             (
                 "weir_xds_connected",

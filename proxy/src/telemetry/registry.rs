@@ -48,7 +48,7 @@ pub(crate) struct Registry {
     arms: Mutex<BTreeMap<ArmKey, Vec<Arc<ArmCells>>>>,
     xds: Mutex<XdsCounts>,
     pub(crate) xds_connected: AtomicBool,
-    pub(crate) generation: AtomicU64,
+    generation: AtomicU64,
 }
 
 impl Registry {
@@ -88,6 +88,10 @@ impl Registry {
     /// One figure added up over workers.
     pub(super) fn total(&self, figure: impl Fn(&WorkerCells) -> u64) -> u64 {
         self.workers.iter().map(|cells| figure(cells)).sum()
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_generation(&self, generation: u64) {

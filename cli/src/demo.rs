@@ -1,0 +1,182 @@
+//! `weir demo`: everything on one machine, in one process, over the real protocols.
+
+mod backend;
+mod client;
+mod report;
+mod watch;
+mod weights;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use control::{ControlConfig, ControlPlane, GatewayConfig};
+use proxy::{Bootstrap, Options, Proxy};
+use tokio::runtime::Runtime;
+
+use report::Report;
+use weights::Weights;
+
+/// How long the first configuration may take to be served.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long Ctrl-C waits for open connections.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Flags of `weir demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Flags {
+    /// End after the report, without waiting for edits.
+    #[arg(long)]
+    once: bool,
+    /// How many requests to split.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    requests: u64,
+    /// Versions and their weights; each version gets a backend.
+    #[arg(long, default_value = "v1=90,v2=10")]
+    weights: Weights,
+    /// How the report is printed.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Everything that runs.
+struct Demo {
+    runtime: Runtime,
+    plane: ControlPlane,
+    proxy: Proxy,
+    gateway: SocketAddr,
+    file: PathBuf,
+    /// Removed when the demo ends.
+    _folder: tempfile::TempDir,
+}
+
+pub(crate) fn run(flags: &Flags) -> Result<()> {
+    let demo = Demo::start(&flags.weights)?;
+    let report = demo.report(flags)?;
+    match flags.output {
+        Format::Table => print!("{report}"),
+        Format::Json => println!("{:#}", report.to_json()),
+    }
+    if !flags.once {
+        demo.explain(flags.weights.last(), flags.output);
+        demo.runtime.block_on(watch::until_interrupted(&demo))?;
+        eprintln!("draining");
+    }
+    demo.stop();
+    Ok(())
+}
+
+impl Demo {
+    fn start(weights: &Weights) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let folder = tempfile::Builder::new().prefix("weir-demo-").tempdir()?;
+        let file = folder.path().join("shop.yaml");
+        let backends = weights.names().map(|name| Ok((name.to_owned(), backend::start(name)?)));
+        let backends = backends.collect::<Result<Vec<_>>>()?;
+        std::fs::write(&file, weights.to_yaml(&backends)).with_context(|| file.display().to_string())?;
+
+        let gateway = free_address()?;
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let plane = ControlPlane::start(ControlConfig {
+            xds: loopback,
+            http: loopback,
+            source: file.clone(),
+            gateway: GatewayConfig { address: gateway.ip(), port: gateway.port(), access_log: None },
+        })?;
+        let bootstrap = Bootstrap::from_yaml(&bootstrap(plane.xds))?;
+        let proxy = Proxy::start(bootstrap, Options::default())?;
+        let demo = Self { runtime, plane, proxy, gateway, file, _folder: folder };
+        demo.wait_until_served()?;
+        Ok(demo)
+    }
+
+    fn wait_until_served(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.proxy.listener_address("weir").is_none() {
+            if Instant::now() > deadline {
+                bail!("the proxy took no configuration within {} s", PATIENCE.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Sends the requests and counts who answered.
+    fn report(&self, flags: &Flags) -> Result<Report> {
+        let canary = flags.weights.last().to_owned();
+        let with_header = (flags.requests / 10).max(1);
+        let progress = indicatif::ProgressBar::new(flags.requests + with_header);
+        let (split, rule) = self.runtime.block_on(async {
+            let split = client::send(self.gateway, flags.requests, None, &progress).await?;
+            let rule = client::send(self.gateway, with_header, Some(&canary), &progress).await?;
+            anyhow::Ok((split, rule))
+        })?;
+        progress.finish_and_clear();
+        Ok(Report { weights: flags.weights.clone(), canary, split, rule })
+    }
+
+    fn explain(&self, canary: &str, format: Format) {
+        let (gateway, http) = (self.gateway, self.plane.http);
+        let lines = format!(
+            "\nThe weights are in\n  {}\nEdit and save: the traffic follows, and this terminal says so. Or look:\n  \
+             curl http://{gateway}/\n  curl -H 'x-canary: {canary}' http://{gateway}/\n  curl http://{http}/fleet\n\
+             Ctrl-C drains and ends.",
+            self.file.display(),
+        );
+        match format {
+            Format::Table => println!("{lines}"),
+            // The report on standard output stays JSON.
+            Format::Json => eprintln!("{lines}"),
+        }
+    }
+
+    fn stop(self) {
+        self.proxy.drain(DRAIN);
+        drop(self.plane);
+    }
+}
+
+/// A port that is free now.
+fn free_address() -> Result<SocketAddr> {
+    let preferred = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080));
+    let listener = preferred.or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+    Ok(listener.local_addr()?)
+}
+
+/// What an Envoy would be given to follow the same control plane.
+fn bootstrap(xds: SocketAddr) -> String {
+    format!(
+        "node: {{ id: demo, cluster: demo }}
+dynamic_resources:
+  ads_config:
+    api_type: GRPC
+    transport_api_version: V3
+    grpc_services: [{{ envoy_grpc: {{ cluster_name: control }} }}]
+  lds_config: {{ resource_api_version: V3, ads: {{}} }}
+  cds_config: {{ resource_api_version: V3, ads: {{}} }}
+static_resources:
+  clusters:
+  - name: control
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{ http2_protocol_options: {{}} }}
+    load_assignment:
+      cluster_name: control
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}
+",
+        xds.ip(),
+        xds.port()
+    )
+}
