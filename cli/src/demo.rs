@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use control::{ControlConfig, ControlPlane, GatewayConfig};
 use proxy::{Bootstrap, Options, Proxy};
-use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use report::Report;
 use weights::Weights;
@@ -49,7 +49,6 @@ enum Format {
 
 /// Everything that runs.
 struct Demo {
-    runtime: Runtime,
     plane: ControlPlane,
     proxy: Proxy,
     gateway: SocketAddr,
@@ -59,24 +58,46 @@ struct Demo {
 }
 
 pub(crate) fn run(flags: &Flags) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut interrupted = {
+        let _context = runtime.enter();
+        Interrupted::new()?
+    };
     let demo = Demo::start(&flags.weights)?;
-    let report = demo.report(flags)?;
-    match flags.output {
-        Format::Table => print!("{report}"),
-        Format::Json => println!("{:#}", report.to_json()),
-    }
-    if !flags.once {
-        demo.explain(flags.weights.last(), flags.output);
-        demo.runtime.block_on(watch::until_interrupted(&demo))?;
-        eprintln!("draining");
-    }
+    runtime.block_on(async {
+        tokio::select! {
+            done = demo.show(flags) => done,
+            () = interrupted.wait() => {
+                eprintln!("draining");
+                Ok(())
+            }
+        }
+    })?;
     demo.stop();
     Ok(())
 }
 
+/// Ctrl-C or SIGTERM, from the start of the demo on.
+struct Interrupted {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Interrupted {
+    fn new() -> Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 impl Demo {
     fn start(weights: &Weights) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let folder = tempfile::Builder::new().prefix("weir-demo-").tempdir()?;
         let file = folder.path().join("shop.yaml");
         let backends = weights.names().map(|name| Ok((name.to_owned(), backend::start(name)?)));
@@ -93,7 +114,7 @@ impl Demo {
         })?;
         let bootstrap = Bootstrap::from_yaml(&bootstrap(plane.xds))?;
         let proxy = Proxy::start(bootstrap, Options::default())?;
-        let demo = Self { runtime, plane, proxy, gateway, file, _folder: folder };
+        let demo = Self { plane, proxy, gateway, file, _folder: folder };
         demo.wait_until_served()?;
         Ok(demo)
     }
@@ -109,16 +130,27 @@ impl Demo {
         Ok(())
     }
 
+    /// The report, then every edit of the file.
+    async fn show(&self, flags: &Flags) -> Result<()> {
+        let report = self.report(flags).await?;
+        match flags.output {
+            Format::Table => print!("{report}"),
+            Format::Json => println!("{:#}", report.to_json()),
+        }
+        if flags.once {
+            return Ok(());
+        }
+        self.explain(flags.weights.last(), flags.output);
+        watch::report_edits(self).await
+    }
+
     /// Sends the requests and counts who answered.
-    fn report(&self, flags: &Flags) -> Result<Report> {
+    async fn report(&self, flags: &Flags) -> Result<Report> {
         let canary = flags.weights.last().to_owned();
         let with_header = (flags.requests / 10).max(1);
         let progress = indicatif::ProgressBar::new(flags.requests + with_header);
-        let (split, rule) = self.runtime.block_on(async {
-            let split = client::send(self.gateway, flags.requests, None, &progress).await?;
-            let rule = client::send(self.gateway, with_header, Some(&canary), &progress).await?;
-            anyhow::Ok((split, rule))
-        })?;
+        let split = client::send(self.gateway, flags.requests, None, &progress).await?;
+        let rule = client::send(self.gateway, with_header, Some(&canary), &progress).await?;
         progress.finish_and_clear();
         Ok(Report { weights: flags.weights.clone(), canary, split, rule })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use proxy_core::config::Address;
 use proxy_core::snapshot::{CompileError, Snapshot};
-use proxy_core::xds::{AdsClient, Conclusion, Review};
+use proxy_core::xds::{AdsClient, Conclusion, Review, Subscriptions};
 use xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use xds_proto::type_url;
 
@@ -29,7 +29,7 @@ pub(crate) struct Controller {
     logs: Arc<LogFiles>,
     /// The address that workers accept on, by the listener's slot.
     listening: HashMap<usize, Address>,
-    follows_control_plane: bool,
+    subscriptions: Subscriptions,
     /// What has been said of `alt_stat_name` and the like need not be said again.
     said: std::collections::BTreeSet<xds_proto::gate::IgnoredField>,
     pub(crate) phase: Phase,
@@ -51,7 +51,7 @@ impl Controller {
         shared: &Shared,
         workers: Vec<Handle>,
     ) -> Result<Self, StartError> {
-        let Bootstrap { node, control_plane, subscriptions, resources, .. } = bootstrap;
+        let Bootstrap { node, subscriptions, resources, .. } = bootstrap;
         let registry = shared.registry.clone();
         let mut controller = Self {
             client: AdsClient::new(node, subscriptions, resources),
@@ -61,7 +61,7 @@ impl Controller {
             sockets: Sockets::default(),
             logs: shared.logs.clone(),
             listening: HashMap::new(),
-            follows_control_plane: !control_plane.is_empty(),
+            subscriptions,
             said: std::collections::BTreeSet::new(),
             phase: Phase::Initializing,
         };
@@ -170,12 +170,13 @@ impl Controller {
         }
     }
 
-    /// Whether a first configuration is in use: every listener that is known has its routes.
+    /// Whether a first configuration is in use: every type that is followed was answered, and every listener serves.
     fn is_configured(&self) -> bool {
         let answered = |url| !self.client.version(url).is_empty();
-        let started =
-            !self.follows_control_plane || answered(type_url::LISTENER) || answered(type_url::CLUSTER);
-        started && self.client.resources().listeners().count() == self.listening.len()
+        let Subscriptions { listeners, clusters } = self.subscriptions;
+        (!listeners || answered(type_url::LISTENER))
+            && (!clusters || answered(type_url::CLUSTER))
+            && self.client.resources().listeners().count() == self.listening.len()
     }
 
     fn report(&mut self, conclusion: &Conclusion) {

@@ -236,12 +236,11 @@ async fn send_on(
     }
     exchange.from_upstream.clear();
     exchange.answering = false;
-    let keep_alive = exchange.request.keep_alive && !worker.is_draining();
     let received = if upload.body.is_done() {
-        relay::response(worker, &mut upstream, client, exchange, keep_alive).await?
+        relay::response(worker, &mut upstream, client, exchange).await?
     } else {
         // Both directions at once: the response may come before the body's end. Boxed, as it is rare and large.
-        Box::pin(upload::duplex(worker, &mut upstream, client, exchange, upload, keep_alive)).await?
+        Box::pin(upload::duplex(worker, &mut upstream, client, exchange, upload)).await?
     };
     if received.upstream_reusable && upload.body.is_done() {
         pool.put(upstream, Instant::now());

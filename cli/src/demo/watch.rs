@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Demo, client};
 
@@ -13,17 +12,8 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Requests that show the new split.
 const PROBES: u64 = 1_000;
 
-/// Reports every edit until Ctrl-C or SIGTERM.
-pub(super) async fn until_interrupted(demo: &Demo) -> Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        broken = report_edits(demo) => broken,
-    }
-}
-
-async fn report_edits(demo: &Demo) -> Result<()> {
+/// Reports every edit, for as long as it is polled.
+pub(super) async fn report_edits(demo: &Demo) -> Result<()> {
     let mut last = demo.plane.status();
     let mut generation = demo.proxy.generation();
     loop {

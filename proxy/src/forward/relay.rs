@@ -32,7 +32,6 @@ pub(super) async fn response<U, C>(
     upstream: &mut U,
     client: &mut C,
     exchange: &mut Exchange,
-    keep_alive: bool,
 ) -> Result<Received, Broken>
 where
     U: AsyncRead + Unpin,
@@ -41,7 +40,8 @@ where
     read_final_head(upstream, client, exchange).await?;
     let Exchange { request, response, from_upstream, out, answering, .. } = exchange;
     let status = response.status;
-    let keep_alive = keep_alive && is_delimited(request, response);
+    // Asked now, not when the request came: a drain may have begun since.
+    let keep_alive = request.keep_alive && !worker.is_draining() && is_delimited(request, response);
     let output = output_for(request);
     let mut body = BodyReader::of_response(response.framing, output);
     out.clear();

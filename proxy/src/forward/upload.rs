@@ -26,7 +26,6 @@ pub(super) async fn duplex(
     client: &mut Socket,
     exchange: &mut Exchange,
     upload: &mut Upload,
-    keep_alive: bool,
 ) -> Result<Received, Broken> {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_upstream, mut to_upstream) = upstream.split();
@@ -36,7 +35,7 @@ pub(super) async fn duplex(
         let mut sending =
             std::pin::pin!(send_body(&mut from_client, &mut to_upstream, &mut upload.body, &mut buffer));
         let mut receiving =
-            std::pin::pin!(relay::response(worker, &mut from_upstream, &mut to_client, exchange, keep_alive));
+            std::pin::pin!(relay::response(worker, &mut from_upstream, &mut to_client, exchange));
         let mut sent = false;
         loop {
             tokio::select! {

@@ -1,1 +1,200 @@
+use xds_proto::envoy::config::cluster::v3::Cluster;
+use xds_proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
+use xds_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use xds_proto::envoy::config::core::v3::{AggregatedConfigSource, ConfigSource};
+use xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use xds_proto::type_url::pack;
 
+use super::*;
+
+fn client() -> AdsClient {
+    let node = Node { id: "n".into(), ..Node::default() };
+    AdsClient::new(node, Subscriptions { listeners: true, clusters: true }, Resources::default())
+}
+
+fn eds_cluster(name: &str) -> Any {
+    let ads = ConfigSource {
+        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
+        ..ConfigSource::default()
+    };
+    pack(&Cluster {
+        name: name.into(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads), service_name: String::new() }),
+        ..Cluster::default()
+    })
+}
+
+fn endpoints(name: &str) -> Any {
+    pack(&ClusterLoadAssignment { cluster_name: name.into(), endpoints: vec![] })
+}
+
+fn response(type_url: &str, version: &str, nonce: &str, resources: Vec<Any>) -> DiscoveryResponse {
+    DiscoveryResponse {
+        version_info: version.into(),
+        type_url: type_url.into(),
+        nonce: nonce.into(),
+        resources,
+        control_plane: None,
+    }
+}
+
+fn take(client: &mut AdsClient, response: DiscoveryResponse) -> Conclusion {
+    let review = client.review(response);
+    client.conclude(review)
+}
+
+fn summary(requests: &[DiscoveryRequest]) -> Vec<(&str, &str, &str, Vec<&str>)> {
+    requests
+        .iter()
+        .map(|r| {
+            let names = r.resource_names.iter().map(String::as_str).collect();
+            (type_url::short_name(&r.type_url), r.version_info.as_str(), r.response_nonce.as_str(), names)
+        })
+        .collect()
+}
+
+fn clusters(client: &AdsClient) -> Vec<String> {
+    client.resources().clusters().map(|held| held.value.name.to_string()).collect()
+}
+
+#[test]
+fn the_first_requests_ask_for_clusters_then_listeners_and_only_the_first_carries_the_node() {
+    let mut client = client();
+    let requests = client.connected();
+    assert_eq!(summary(&requests), [("Cluster", "", "", vec![]), ("Listener", "", "", vec![])]);
+    assert!(requests[0].node.is_some() && requests[1].node.is_none());
+}
+
+#[test]
+fn every_response_gets_one_ack_with_its_nonce_and_new_names_are_asked_for() {
+    let mut client = client();
+    client.connected();
+    let conclusion = take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
+    assert_eq!(
+        summary(&conclusion.requests),
+        [("Cluster", "1", "a", vec![]), ("ClusterLoadAssignment", "", "", vec!["c"])]
+    );
+    assert!(conclusion.requests.iter().all(|r| r.error_detail.is_none()));
+}
+
+#[test]
+fn a_cluster_serves_once_its_endpoints_are_known() {
+    let mut client = client();
+    client.connected();
+    take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
+    assert!(client.resources().config().clusters.is_empty());
+    take(&mut client, response(type_url::CLUSTER_LOAD_ASSIGNMENT, "1", "b", vec![endpoints("c")]));
+    assert_eq!(client.resources().config().clusters.len(), 1);
+}
+
+#[test]
+fn a_nack_names_the_reason_keeps_the_last_version_and_applies_what_is_valid() {
+    let mut client = client();
+    client.connected();
+    take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("old"), eds_cluster("stays")]));
+    let mut broken = eds_cluster("stays");
+    // lb_policy (6), a number that no policy has.
+    broken.value.extend([6 << 3, 99]);
+    let conclusion =
+        take(&mut client, response(type_url::CLUSTER, "2", "b", vec![broken, eds_cluster("new")]));
+    let answer = &conclusion.requests[0];
+    assert_eq!((answer.version_info.as_str(), answer.response_nonce.as_str()), ("1", "b"));
+    let text = &answer.error_detail.as_ref().expect("a NACK").message;
+    assert_eq!(
+        text,
+        "envoy.config.cluster.v3.Cluster \"stays\": lb_policy: 99 is not a known value of \
+         envoy.config.cluster.v3.Cluster.LbPolicy"
+    );
+    assert_eq!(
+        clusters(&client),
+        ["new", "stays"],
+        "the valid one is taken, the refused one keeps its predecessor"
+    );
+}
+
+#[test]
+fn absence_deletes_clusters_but_not_endpoints() {
+    let mut client = client();
+    client.connected();
+    take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c"), eds_cluster("d")]));
+    take(
+        &mut client,
+        response(type_url::CLUSTER_LOAD_ASSIGNMENT, "1", "b", vec![endpoints("c"), endpoints("d")]),
+    );
+    take(&mut client, response(type_url::CLUSTER_LOAD_ASSIGNMENT, "2", "c", vec![endpoints("c")]));
+    assert_eq!(client.resources().endpoints().count(), 2);
+    let conclusion = take(&mut client, response(type_url::CLUSTER, "2", "d", vec![eds_cluster("c")]));
+    assert_eq!(clusters(&client), ["c"]);
+    assert_eq!(client.resources().endpoints().count(), 1, "nobody names d's endpoints any more");
+    assert_eq!(summary(&conclusion.requests)[1], ("ClusterLoadAssignment", "2", "c", vec!["c"]));
+    take(&mut client, response(type_url::CLUSTER, "3", "e", vec![]));
+    assert!(clusters(&client).is_empty(), "an empty list deletes all");
+}
+
+#[test]
+fn two_resources_of_one_name_refuse_the_whole_response() {
+    let mut client = client();
+    client.connected();
+    take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("kept")]));
+    let conclusion =
+        take(&mut client, response(type_url::CLUSTER, "2", "b", vec![eds_cluster("c"), eds_cluster("c")]));
+    assert!(
+        conclusion.requests[0]
+            .error_detail
+            .as_ref()
+            .expect("a NACK")
+            .message
+            .contains("two resources are named \"c\"")
+    );
+    assert_eq!(clusters(&client), ["kept"]);
+}
+
+#[test]
+fn a_type_that_was_not_asked_for_is_refused() {
+    let mut client = client();
+    client.connected();
+    let conclusion = take(&mut client, response("type.googleapis.com/x.Y", "1", "a", vec![]));
+    assert_eq!(conclusion.requests.len(), 1);
+    assert!(conclusion.requests[0].error_detail.is_some());
+}
+
+#[test]
+fn versions_outlive_the_stream_and_nonces_do_not() {
+    let mut client = client();
+    client.connected();
+    take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
+    client.disconnected();
+    assert_eq!(clusters(&client), ["c"], "losing the control plane changes nothing");
+    let requests = client.connected();
+    assert_eq!(
+        summary(&requests),
+        [
+            ("Cluster", "1", "", vec![]),
+            ("ClusterLoadAssignment", "", "", vec!["c"]),
+            ("Listener", "", "", vec![])
+        ]
+    );
+    assert!(requests[0].node.is_some());
+}
+
+#[test]
+fn an_unchanged_resource_keeps_its_value() {
+    let mut client = client();
+    client.connected();
+    take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
+    let before = client.resources().clusters().next().expect("c").value.clone();
+    take(&mut client, response(type_url::CLUSTER, "2", "b", vec![eds_cluster("c"), eds_cluster("d")]));
+    assert!(Arc::ptr_eq(&before, &client.resources().clusters().next().expect("c").value));
+}
+
+#[test]
+fn what_the_caller_refuses_is_not_served() {
+    let mut client = client();
+    client.connected();
+    let mut review = client.review(response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
+    review.refuse("no".into());
+    let conclusion = client.conclude(review);
+    assert!(conclusion.requests[0].error_detail.is_some());
+    assert!(clusters(&client).is_empty());
+}

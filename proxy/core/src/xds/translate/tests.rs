@@ -1,1 +1,301 @@
+use xds_proto::envoy::config::bootstrap::v3::Bootstrap;
+use xds_proto::envoy::config::route::v3::RouteConfiguration as WireRoutes;
+use xds_proto::json;
+use xds_proto::type_url::pack;
 
+use super::*;
+use crate::config::{
+    Address, Domain, EndpointSource, FieldName, LbPolicy, PathMatch, Predicate, RouteSource, Weight,
+};
+
+/// Listeners and clusters as people write them.
+fn bootstrap(static_resources: &str) -> Bootstrap {
+    let (bootstrap, warnings) =
+        json::from_yaml(&format!("static_resources: {static_resources}")).expect("valid YAML");
+    assert!(warnings.is_empty(), "{warnings:?}");
+    bootstrap
+}
+
+fn read_cluster(yaml: &str) -> Result<Cluster, String> {
+    let bootstrap = bootstrap(&format!("{{ clusters: [{yaml}] }}"));
+    let clusters = bootstrap.static_resources.expect("some").clusters;
+    cluster(&pack(&clusters[0])).map(|a| a.value).map_err(|e| e.to_string())
+}
+
+const ROUTER: &str = "http_filters: [{ name: router, typed_config: { '@type': \
+                      type.googleapis.com/envoy.extensions.filters.http.router.v3.Router } }]";
+const ADDRESS: &str = "address: { socket_address: { address: 127.0.0.1, port_value: 80 } }";
+
+fn hcm(settings: &str) -> String {
+    format!(
+        "{{ name: hcm, typed_config: {{ '@type': type.googleapis.com/envoy.extensions.filters.network.\
+         http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, {settings} }} }}"
+    )
+}
+
+fn read_listener(yaml: &str) -> Result<Listener, String> {
+    let bootstrap = bootstrap(&format!("{{ listeners: [{yaml}] }}"));
+    let listeners = bootstrap.static_resources.expect("some").listeners;
+    listener(&pack(&listeners[0])).map(|a| a.value).map_err(|e| e.to_string())
+}
+
+/// A listener whose inline route configuration holds this virtual host.
+fn read_routes(routes: &str) -> Result<RouteConfiguration, String> {
+    let settings = format!(
+        "{ROUTER}, route_config: {{ name: r, virtual_hosts: [{{ name: h, domains: ['*'], routes: [{routes}] }}] }}"
+    );
+    let text = format!("{{ name: l, {ADDRESS}, filter_chains: [{{ filters: [{}] }}] }}", hcm(&settings));
+    match read_listener(&text)?.routes {
+        RouteSource::Inline(routes) => Ok((*routes).clone()),
+        RouteSource::Rds(_) => Err("not inline".to_owned()),
+    }
+}
+
+#[test]
+fn a_static_cluster_is_read_whole() {
+    let cluster = read_cluster(
+        "{ name: c, connect_timeout: 0.25s, lb_policy: LEAST_REQUEST, load_assignment: { cluster_name: c, endpoints: [
+           { lb_endpoints: [
+             { endpoint: { address: { socket_address: { address: '::1', port_value: 8080 } } } },
+             { endpoint: { address: { pipe: { path: /run/a.sock } } }, health_status: DRAINING } ] } ] } }",
+    )
+    .expect("valid");
+    assert_eq!(cluster.connect_timeout, std::time::Duration::from_millis(250));
+    assert_eq!(cluster.lb_policy, LbPolicy::LeastRequest);
+    let EndpointSource::Static(assignment) = &cluster.endpoints else { panic!("static") };
+    let endpoints: Vec<_> = assignment.endpoints.iter().map(|e| (e.address.to_string(), e.usable)).collect();
+    assert_eq!(endpoints, [("[::1]:8080".to_owned(), true), ("unix:/run/a.sock".to_owned(), false)]);
+}
+
+#[test]
+fn a_cluster_over_eds_is_asked_for_by_service_name() {
+    let eds = |extra: &str| {
+        format!("{{ name: c, type: EDS, eds_cluster_config: {{ eds_config: {{ ads: {{}} }}{extra} }} }}")
+    };
+    assert_eq!(read_cluster(&eds("")).expect("valid").endpoints, EndpointSource::Eds("c".into()));
+    assert_eq!(
+        read_cluster(&eds(", service_name: s")).expect("valid").endpoints,
+        EndpointSource::Eds("s".into())
+    );
+}
+
+#[test]
+fn clusters_that_make_no_sense_are_refused_with_the_place() {
+    let named = |rest: &str| format!("{{ name: c, {rest} }}");
+    let endpoint = |address: &str| {
+        named(&format!(
+            "load_assignment: {{ cluster_name: c, endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {address} }} }}] }}] }}"
+        ))
+    };
+    let at = "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address: ";
+    let http2 = "typed_extension_protocol_options: { envoy.extensions.upstreams.http.v3.HttpProtocolOptions: { '@type': \
+                 type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+                 explicit_http_config: { http2_protocol_options: {} } } }";
+    let cases = [
+        ("{ name: '' }".to_owned(), "\"\": name: is required".to_owned()),
+        (named("type: STATIC"), "load_assignment: is required".into()),
+        (named("type: STRICT_DNS"), "type: STRICT_DNS is not supported".into()),
+        (named("type: EDS"), "eds_cluster_config.eds_config.ads: is required".into()),
+        (
+            named("connect_timeout: 0s, load_assignment: { cluster_name: c }"),
+            "connect_timeout: must be greater".into(),
+        ),
+        (named("lb_policy: MAGLEV, load_assignment: { cluster_name: c }"), "lb_policy: MAGLEV is not".into()),
+        (named("load_assignment: {}"), "load_assignment.cluster_name: is required".into()),
+        (named("http2_protocol_options: {}"), "http2_protocol_options: HTTP/2 to upstreams".into()),
+        (named(http2), "explicit_http_config.http2_protocol_options: HTTP/2 to upstreams".into()),
+        (
+            endpoint("{ socket_address: { address: localhost, port_value: 1 } }"),
+            format!("{at}\"localhost\" is not an IP"),
+        ),
+        (
+            endpoint("{ socket_address: { address: 1.1.1.1, port_value: 70000 } }"),
+            format!("{at}70000 is not a port"),
+        ),
+        (endpoint("{ socket_address: { address: 1.1.1.1 } }"), format!("{at}port_value is required")),
+        (
+            endpoint("{ socket_address: { protocol: UDP, address: 1.1.1.1, port_value: 1 } }"),
+            format!("{at}only TCP"),
+        ),
+        (endpoint("{ pipe: { path: '@x' } }"), format!("{at}\"@x\": abstract sockets")),
+    ];
+    for (yaml, part) in cases {
+        let error = read_cluster(&yaml).expect_err(&part);
+        assert!(error.contains(&part), "{error:?} lacks {part:?}");
+        assert!(error.starts_with("envoy.config.cluster.v3.Cluster"), "{error}");
+    }
+}
+
+#[test]
+fn a_listener_follows_rds_or_has_its_routes_inline() {
+    let rds = hcm(&format!("{ROUTER}, rds: {{ config_source: {{ ads: {{}} }}, route_config_name: r }}"));
+    let first = read_listener(&format!("{{ name: l, {ADDRESS}, filter_chains: [{{ filters: [{rds}] }}] }}"))
+        .expect("valid");
+    assert_eq!(first.routes, RouteSource::Rds("r".into()));
+    let default = format!("{{ name: l, {ADDRESS}, default_filter_chain: {{ filters: [{rds}] }} }}");
+    assert_eq!(read_listener(&default).expect("valid").routes, first.routes);
+    assert_eq!(first.address, Address::Socket(([127, 0, 0, 1], 80).into()));
+}
+
+#[test]
+fn listeners_that_make_no_sense_are_refused_with_the_place() {
+    let rds = "rds: { config_source: { ads: {} }, route_config_name: r }";
+    let with = |chains: &str| format!("{{ name: l, {ADDRESS}, {chains} }}");
+    let one = |settings: &str| with(&format!("filter_chains: [{{ filters: [{}] }}]", hcm(settings)));
+    let at = "filter_chains[0].filters[0].typed_config.";
+    let cases = [
+        ("{ name: l }".to_owned(), "address: is required".to_owned()),
+        (with("stat_prefix: s"), "filter_chains: a filter chain is required".into()),
+        (with("filter_chains: [{}]"), "filter_chains[0].filters: exactly one filter".into()),
+        (with("filter_chains: [{}, {}]"), "more than one filter chain".into()),
+        (with("filter_chains: [{}], default_filter_chain: {}"), "default_filter_chain: is never used".into()),
+        (one(ROUTER), format!("{at}rds or route_config: is required")),
+        (one(rds), format!("{at}http_filters: exactly one filter, the router")),
+        (
+            one(&format!("{ROUTER}, {rds}, codec_type: HTTP2")),
+            format!("{at}codec_type: HTTP2 is not supported"),
+        ),
+        (
+            one(&format!("{ROUTER}, rds: {{ route_config_name: r }}")),
+            format!("{at}rds.config_source.ads: is required"),
+        ),
+        (
+            one(&format!("{ROUTER}, rds: {{ config_source: {{ ads: {{}} }} }}")),
+            "rds.route_config_name: is required".into(),
+        ),
+        (
+            one(&format!("{}, {rds}", ROUTER.replace("name: router,", "name: router, disabled: true,"))),
+            "http_filters[0].disabled".into(),
+        ),
+    ];
+    for (yaml, part) in cases {
+        let error = read_listener(&yaml).expect_err(&part);
+        assert!(error.contains(&part), "{error:?} lacks {part:?}");
+    }
+}
+
+#[test]
+fn routes_are_read_whole() {
+    let routes = read_routes(
+        "{ match: { path: /a, headers: [{ name: X-A, string_match: { exact: b } }, { name: ':method', present_match: true },
+            { name: y, present_match: false }] }, route: { cluster: c } },
+         { name: split, match: { path_separated_prefix: /s }, route: { weighted_clusters: { clusters: [
+            { name: v1, weight: 1 }, { name: v2, weight: 0 }, { name: v1, weight: 3 }] } },
+           typed_per_filter_config: { weir.split: { '@type': type.googleapis.com/weir.split.v1.SplitPolicy, header: X-User, salt: s } } }",
+    )
+    .expect("valid");
+    let [first, second] = routes.virtual_hosts[0].routes.as_slice() else { panic!("two routes") };
+    assert_eq!(first.path, PathMatch::Exact("/a".into()));
+    let names: Vec<_> = first.headers.iter().map(|h| (h.name.clone(), h.predicate.clone())).collect();
+    assert_eq!(
+        names,
+        [
+            (FieldName::Header("x-a".into()), Predicate::Exact("b".into())),
+            (FieldName::Method, Predicate::Present),
+            (FieldName::Header("y".into()), Predicate::Absent),
+        ]
+    );
+    assert_eq!(first.split.arms[0].weight, Weight(1));
+    let arms: Vec<_> = second.split.arms.iter().map(|a| (a.name.as_str(), a.weight.0)).collect();
+    assert_eq!(arms, [("v1", 1), ("v2", 0), ("v1#2", 3)]);
+    let key = second.split.key.as_ref().expect("a key");
+    assert_eq!((&*key.header, &*key.salt), ("x-user", "s"));
+}
+
+#[test]
+fn routes_that_make_no_sense_are_refused_with_the_place() {
+    let go = "route: { cluster: c }";
+    let split = |clusters: &str| {
+        format!("{{ match: {{ prefix: / }}, route: {{ weighted_clusters: {{ clusters: [{clusters}] }} }} }}")
+    };
+    let at = "route_config.virtual_hosts[0].routes[0].";
+    let cases = [
+        (format!("{{ {go} }}"), "match: is required"),
+        (format!("{{ match: {{}}, {go} }}"), "match.prefix, path or path_separated_prefix: is required"),
+        (
+            format!("{{ match: {{ path_separated_prefix: /a/ }}, {go} }}"),
+            "match.path_separated_prefix: \"/a/\" must start",
+        ),
+        ("{ match: { prefix: / } }".to_owned(), "route: is required"),
+        ("{ match: { prefix: / }, route: {} }".to_owned(), "route.cluster or weighted_clusters: is required"),
+        (
+            format!("{{ match: {{ prefix: /, headers: [{{ name: ':scheme' }}] }}, {go} }}"),
+            "match.headers[0].name: \":scheme\" is not",
+        ),
+        (
+            format!("{{ match: {{ prefix: /, headers: [{{ name: x, string_match: {{}} }}] }}, {go} }}"),
+            "match.headers[0].string_match.exact: is required",
+        ),
+        (split("{ name: a, weight: 0 }"), "route.weighted_clusters.clusters: the weights add up to 0"),
+        (split("{ name: a }"), "route.weighted_clusters.clusters[0].weight: is required"),
+        (split("{ name: a, weight: 4294967295 }, { name: b, weight: 1 }"), "add up to more than"),
+        (
+            format!(
+                "{{ match: {{ prefix: / }}, {go}, typed_per_filter_config: {{ x: {{ '@type': type.googleapis.com/weir.split.v1.SplitPolicy }} }} }}"
+            ),
+            "typed_per_filter_config[\"x\"]: no such filter",
+        ),
+        (
+            format!(
+                "{{ match: {{ prefix: / }}, {go}, typed_per_filter_config: {{ weir.split: {{ '@type': type.googleapis.com/weir.split.v1.SplitPolicy }} }} }}"
+            ),
+            "typed_per_filter_config[\"weir.split\"].header: is required",
+        ),
+    ];
+    for (yaml, part) in cases {
+        let error = read_routes(&yaml).expect_err(part);
+        assert!(error.contains(part) && error.contains(at), "{error:?} lacks {part:?}");
+    }
+}
+
+#[test]
+fn domains_are_told_apart_and_must_be_unique() {
+    use xds_proto::envoy::config::route::v3::VirtualHost;
+    let with = |hosts: &[&[&str]]| {
+        let host = |domains: &&[&str]| VirtualHost {
+            name: "h".into(),
+            domains: domains.iter().map(|d| (*d).to_owned()).collect(),
+            routes: vec![],
+        };
+        let wire = WireRoutes {
+            name: "r".into(),
+            virtual_hosts: hosts.iter().map(host).collect(),
+            ..WireRoutes::default()
+        };
+        route_configuration(&pack(&wire)).map(|a| a.value).map_err(|e| e.to_string())
+    };
+    let routes = with(&[&["Shop.example.com", "*.example.com", "shop.*"], &["*"]]).expect("valid");
+    assert_eq!(
+        routes.virtual_hosts[0].domains,
+        [
+            Domain::Exact("shop.example.com".into()),
+            Domain::Suffix(".example.com".into()),
+            Domain::Prefix("shop.".into())
+        ]
+    );
+    assert_eq!(routes.virtual_hosts[1].domains, [Domain::Any]);
+    for (hosts, part) in [
+        (&[&["a"][..], &["A"]][..], "is a domain of two virtual hosts"),
+        (&[&["a.*.b"]], "`*` may stand at one end only"),
+        (&[&["*a*"]], "`*` may stand at one end only"),
+        (&[&[""]], "is not a domain"),
+        (&[&[]], "at least one domain is required"),
+    ] {
+        let error = with(hosts).expect_err(part);
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+proptest::proptest! {
+    /// Whatever the bytes: a value or a sentence, never a panic.
+    #[test]
+    fn arbitrary_resources_are_answered(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        for url in [type_url::LISTENER, type_url::CLUSTER, type_url::ROUTE_CONFIGURATION, type_url::CLUSTER_LOAD_ASSIGNMENT] {
+            let any = Any { type_url: url.to_owned(), value: bytes.clone() };
+            let _ = listener(&any);
+            let _ = cluster(&any);
+            let _ = route_configuration(&any);
+            let _ = load_assignment(&any);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The proxies that are compared, each configured for the same thing: a prefix route to a 95/5 split over two clusters,
+//! one worker, keep-alive to the origin, no access log, circuit breakers out of the way.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::process::{Launch, find, version};
+use super::{LISTEN, ORIGINS, UNIX_ORIGIN};
+
+pub(super) struct Peer {
+    pub(super) name: &'static str,
+    pub(super) version: String,
+    pub(super) command: Launch,
+}
+
+/// nginx answering 1 KiB from memory, or this program's stand-in.
+pub(super) fn origin(folder: &Path) -> Launch {
+    let Some(nginx) = find("nginx") else {
+        let mut arguments = vec!["origin".to_owned()];
+        arguments.extend(ORIGINS.map(|port| format!("127.0.0.1:{port}")));
+        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("benches"));
+        return Launch { program, arguments };
+    };
+    let body = "x".repeat(1024);
+    let [first, second] = ORIGINS;
+    let unix = folder.join(UNIX_ORIGIN);
+    let config = format!(
+        "daemon off; worker_processes 1; pid {0}/origin.pid; error_log {0}/origin.log;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 600s;
+  server {{
+    listen 127.0.0.1:{first} backlog=4096; listen 127.0.0.1:{second} backlog=4096; listen unix:{1};
+    location / {{ default_type text/plain; return 200 \"{body}\"; }}
+  }}
+}}
+",
+        folder.display(),
+        unix.display(),
+    );
+    nginx_with(nginx, folder, "origin.conf", &config)
+}
+
+fn nginx_with(nginx: PathBuf, folder: &Path, file: &str, config: &str) -> Launch {
+    let path = folder.join(file);
+    let _ = std::fs::write(&path, config);
+    Launch { program: nginx, arguments: vec!["-c".to_owned(), path.display().to_string()] }
+}
+
+/// Every peer that is installed; Weir first.
+pub(super) fn all(weir: &Path, folder: &Path) -> Result<Vec<Peer>> {
+    let mut peers = vec![weir_peer(weir, folder, "weir", &ORIGINS.map(socket))?];
+    if find("nginx").is_some() {
+        let unix = format!("{{ pipe: {{ path: {} }} }}", folder.join(UNIX_ORIGIN).display());
+        peers.push(weir_peer(weir, folder, "weir-unix", &[unix.clone(), unix])?);
+    }
+    peers.extend(nginx(folder));
+    peers.extend(haproxy(folder)?);
+    peers.extend(envoy(folder)?);
+    Ok(peers)
+}
+
+fn socket(port: u16) -> String {
+    format!("{{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}")
+}
+
+fn weir_peer(weir: &Path, folder: &Path, name: &'static str, origins: &[String; 2]) -> Result<Peer> {
+    let path = folder.join(format!("{name}.yaml"));
+    std::fs::write(&path, bootstrap(origins, ""))?;
+    let arguments = [
+        "-c",
+        &path.display().to_string(),
+        "--concurrency",
+        "1",
+        "--log-level",
+        "error",
+        "--drain-time-s",
+        "0",
+    ];
+    Ok(Peer {
+        name,
+        version: version(&weir.to_owned(), "--version"),
+        command: Launch { program: weir.to_owned(), arguments: arguments.map(str::to_owned).to_vec() },
+    })
+}
+
+fn envoy(folder: &Path) -> Result<Option<Peer>> {
+    let Some(envoy) = find("envoy") else { return Ok(None) };
+    let path = folder.join("envoy.yaml");
+    let breakers = "circuit_breakers: { thresholds: [ { max_connections: 100000, max_pending_requests: 100000, \
+                    max_requests: 100000, max_retries: 100000 } ] }";
+    let config = bootstrap(&ORIGINS.map(socket), breakers)
+        .replace("stat_prefix: bench", "stat_prefix: bench\n          generate_request_id: false")
+        .replace("v3.Router }", "v3.Router, dynamic_stats: false }");
+    std::fs::write(&path, config)?;
+    let arguments = [
+        "-c",
+        &path.display().to_string(),
+        "--concurrency",
+        "1",
+        "--disable-hot-restart",
+        "--log-level",
+        "off",
+    ];
+    let command = Launch { program: envoy.clone(), arguments: arguments.map(str::to_owned).to_vec() };
+    Ok(Some(Peer { name: "envoy", version: version(&envoy, "--version"), command }))
+}
+
+/// The same file for Weir and Envoy.
+fn bootstrap(origins: &[String; 2], cluster_extra: &str) -> String {
+    let cluster = |name: &str, origin: &String| {
+        format!(
+            "  - name: {name}
+    connect_timeout: 1s
+    {cluster_extra}
+    load_assignment: {{ cluster_name: {name}, endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {origin} }} }} ] }} ] }}
+"
+        )
+    };
+    format!(
+        "static_resources:
+  listeners:
+  - name: bench
+    address: {listen}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: bench
+          http_filters:
+          - name: router
+            typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
+          route_config:
+            name: bench
+            virtual_hosts:
+            - name: all
+              domains: [\"*\"]
+              routes:
+              - match: {{ prefix: / }}
+                route: {{ weighted_clusters: {{ clusters: [ {{ name: v1, weight: 95 }}, {{ name: v2, weight: 5 }} ] }} }}
+  clusters:
+{v1}{v2}",
+        listen = socket(LISTEN),
+        v1 = cluster("v1", &origins[0]),
+        v2 = cluster("v2", &origins[1]),
+    )
+}
+
+fn nginx(folder: &Path) -> Option<Peer> {
+    let nginx = find("nginx")?;
+    let [first, second] = ORIGINS;
+    let config = format!(
+        "daemon off; worker_processes 1; pid {0}/nginx.pid; error_log {0}/nginx.log;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 600s;
+  split_clients \"$connection-$connection_requests\" $arm {{ 5% v2; * v1; }}
+  upstream v1 {{ server 127.0.0.1:{first}; keepalive 1024; keepalive_requests 1000000000; }}
+  upstream v2 {{ server 127.0.0.1:{second}; keepalive 1024; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{LISTEN} backlog=4096;
+    location / {{ proxy_pass http://$arm; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}
+  }}
+}}
+",
+        folder.display()
+    );
+    let version = version(&nginx, "-v");
+    Some(Peer { name: "nginx", version, command: nginx_with(nginx, folder, "nginx.conf", &config) })
+}
+
+fn haproxy(folder: &Path) -> Result<Option<Peer>> {
+    let Some(haproxy) = find("haproxy") else { return Ok(None) };
+    let [first, second] = ORIGINS;
+    let config = format!(
+        "global
+  nbthread 1
+  maxconn 8000
+defaults
+  mode http
+  http-reuse always
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend bench
+  bind 127.0.0.1:{LISTEN}
+  use_backend v2 if {{ path_beg / }} {{ rand(100) lt 5 }}
+  default_backend v1
+backend v1
+  server s 127.0.0.1:{first}
+backend v2
+  server s 127.0.0.1:{second}
+"
+    );
+    let path = folder.join("haproxy.cfg");
+    std::fs::write(&path, config)?;
+    let arguments = vec!["-db".to_owned(), "-f".to_owned(), path.display().to_string()];
+    let version = version(&haproxy, "-v");
+    Ok(Some(Peer { name: "haproxy", version, command: Launch { program: haproxy, arguments } }))
+}

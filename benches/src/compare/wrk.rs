@@ -1,0 +1,83 @@
+//! The load: wrk where it is installed, else this program's own loop.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::OTHER_CORE;
+use super::process::find;
+
+pub(super) struct Loader {
+    wrk: Option<PathBuf>,
+}
+
+pub(super) struct Load {
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+}
+
+impl Loader {
+    pub(super) fn find() -> Self {
+        Self { wrk: find("wrk") }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        if self.wrk.is_some() { "wrk" } else { "own closed loop" }
+    }
+
+    pub(super) fn run(&self, port: u16, connections: usize, seconds: u64) -> Result<Load> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", &OTHER_CORE.to_string()]);
+        match &self.wrk {
+            Some(wrk) => command.arg(wrk).args([
+                "-t1",
+                &format!("-c{connections}"),
+                &format!("-d{seconds}s"),
+                &format!("http://127.0.0.1:{port}/"),
+            ]),
+            None => command.arg(std::env::current_exe()?).args([
+                "load",
+                "--connections",
+                &connections.to_string(),
+                "--seconds",
+                &seconds.to_string(),
+                &format!("127.0.0.1:{port}"),
+            ]),
+        };
+        let output = command.output().context("the load does not start")?;
+        parse(&String::from_utf8_lossy(&output.stdout)).context("the load printed no count")
+    }
+}
+
+fn parse(text: &str) -> Option<Load> {
+    let mut load = Load { requests: 0, errors: 0 };
+    let mut counted = false;
+    for line in text.lines().map(str::trim) {
+        if let Some((count, _)) = line.split_once(" requests in ") {
+            load.requests = count.parse().ok()?;
+            counted = true;
+        }
+        if let Some(errors) =
+            line.strip_prefix("Socket errors:").or(line.strip_prefix("Non-2xx or 3xx responses:"))
+        {
+            let numbers = errors.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u64>().ok());
+            load.errors += numbers.sum::<u64>();
+        }
+    }
+    counted.then_some(load)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn wrks_report_is_read() {
+        let text = "Running 4s test\n  279947 requests in 4.00s, 307.03MB read\n  \
+                    Socket errors: connect 0, read 3, write 1, timeout 0\n  Non-2xx or 3xx responses: 7\n";
+        let load = parse(text).expect("a count");
+        assert_eq!((load.requests, load.errors), (279_947, 11));
+        assert!(parse("").is_none());
+    }
+}

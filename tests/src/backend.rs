@@ -1,0 +1,103 @@
+//! A backend that does exactly what it is told to, and remembers what it was sent.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A listening backend. Its threads end with the process.
+#[derive(Debug)]
+pub struct Backend {
+    /// Where it listens.
+    pub address: SocketAddr,
+    received: Arc<Mutex<Vec<u8>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// One connection, from the backend's side.
+#[derive(Debug)]
+pub struct Conversation {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    received: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Conversation {
+    /// Reads up to and including `end`; `None` where the peer closed before.
+    pub fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        loop {
+            if let Some(at) = self.buffer.windows(end.len()).position(|w| w == end) {
+                return Some(self.buffer.drain(..at + end.len()).collect());
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Reads a head.
+    pub fn head(&mut self) -> Option<String> {
+        self.until(b"\r\n\r\n").map(|head| String::from_utf8_lossy(&head).into_owned())
+    }
+
+    /// Reads so many bytes.
+    pub fn exactly(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < count {
+            self.fill()?;
+        }
+        Some(self.buffer.drain(..count).collect())
+    }
+
+    /// Sends bytes; a peer that is gone does not get them.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
+    fn fill(&mut self) -> Option<()> {
+        let mut chunk = [0; 65_536];
+        let n = self.stream.read(&mut chunk).ok().filter(|n| *n > 0)?;
+        self.buffer.extend_from_slice(&chunk[..n]);
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&chunk[..n]);
+        Some(())
+    }
+}
+
+impl Backend {
+    /// Starts one with a script.
+    pub fn start(script: impl Fn(usize, &mut Conversation) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (kept, counted) = (received.clone(), connections.clone());
+        let script = Arc::new(script);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let number = counted.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.set_nodelay(true);
+                let mut conversation = Conversation { stream, buffer: Vec::new(), received: kept.clone() };
+                let script = script.clone();
+                std::thread::spawn(move || script(number, &mut conversation));
+            }
+        });
+        Self { address, received, connections }
+    }
+
+    /// One that answers every GET with `name`.
+    pub fn named(name: &'static str) -> Self {
+        Self::start(move |_, peer| {
+            while peer.head().is_some() {
+                peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()));
+            }
+        })
+    }
+
+    /// Everything it was sent so far, as text.
+    pub fn received(&self) -> String {
+        let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&received).into_owned()
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}

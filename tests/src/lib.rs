@@ -1,0 +1,10 @@
+//! What the end-to-end tests share: processes of this workspace, scripted backends, raw clients. Blocking on purpose: a
+//! test reads from top to bottom.
+
+mod backend;
+mod client;
+mod process;
+
+pub use backend::{Backend, Conversation};
+pub use client::{Client, Response, http_get};
+pub use process::{Output, Process, eventually, free_port, proxy_bootstrap};

@@ -1,0 +1,176 @@
+//! Processes of this workspace.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Generous: machines that run tests are busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process that ends with this value.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Output {
+    /// Its exit code; -1 for a signal.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// The folder with this workspace's programs, built once.
+fn programs() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args(["build", "--quiet", "--package", "proxy", "--package", "control", "--package", "weir"])
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the programs build");
+        // Tests lie in target/debug/deps.
+        let this = std::env::current_exe().expect("this program has a path");
+        this.ancestors().nth(2).expect("a target folder").to_owned()
+    })
+}
+
+fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(programs().join(program));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Process {
+    /// Starts a program of the workspace. What it logs is kept.
+    pub fn start(program: &str, arguments: &[&str]) -> Self {
+        let mut child =
+            command(program, arguments).stdout(Stdio::null()).spawn().expect("the program starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let (lines, kept) = (child.stderr.take().expect("piped"), log.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(lines).lines().map_while(Result::ok) {
+                let mut log = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Self { child, log }
+    }
+
+    /// Runs a program to its end.
+    pub fn run(program: &str, arguments: &[&str]) -> Output {
+        let output = command(program, arguments).output().expect("the program runs");
+        Output {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|s| s.success()), "the signal is sent");
+    }
+
+    /// Waits for the end. The exit code; -1 for a signal.
+    pub fn wait(&mut self) -> i32 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(Instant::now() < deadline, "the process does not end; it said:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(mut stdout) = self.child.stdout.take() {
+            let _ = stdout.read_to_end(&mut Vec::new());
+        }
+    }
+}
+
+/// Waits until a condition gives a value.
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A port that is free now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// A bootstrap with one listener, whose routes are `routes` (YAML), and these clusters. Least of all that makes a proxy.
+pub fn proxy_bootstrap(listen: u16, admin: u16, routes: &str, clusters: &[(&str, SocketAddr)]) -> String {
+    let clusters: String = clusters
+        .iter()
+        .map(|(name, address)| {
+            format!(
+                "  - {{ name: {name}, connect_timeout: 1s, load_assignment: {{ cluster_name: {name}, endpoints: [ {{ lb_endpoints: [ \
+                 {{ endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }} }} ] }} ] }} }}\n",
+                address.ip(),
+                address.port()
+            )
+        })
+        .collect();
+    format!(
+        "admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}
+static_resources:
+  listeners:
+  - name: in
+    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {listen} }} }}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          http_filters:
+          - name: router
+            typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
+          route_config:
+            name: r
+            virtual_hosts:
+            - {{ name: all, domains: [\"*\"], routes: [ {routes} ] }}
+  clusters:
+{clusters}"
+    )
+}

@@ -1,0 +1,111 @@
+//! What cannot be taken is said in one sentence with the place, and with the right exit code.
+
+use tests::{Process, free_port, proxy_bootstrap};
+
+fn file(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.yaml");
+    std::fs::write(&path, text).expect("written");
+    let path = path.display().to_string();
+    (folder, path)
+}
+
+fn assert_refused(program: &str, flag: &str, text: &str, code: i32, part: &str) {
+    let (_folder, path) = file(text);
+    let output = Process::run(program, &[flag, &path]);
+    assert_eq!(output.code, code, "{}", output.stderr);
+    let last = output.stderr.trim().lines().last().unwrap_or_default();
+    assert!(last.starts_with(&format!("{program}: ")) && last.contains(part), "{last:?} lacks {part:?}");
+    assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
+}
+
+#[test]
+fn a_bootstrap_that_cannot_be_taken_ends_the_proxy_with_2() {
+    let good =
+        proxy_bootstrap(free_port(), free_port(), "{ match: { prefix: / }, route: { cluster: c } }", &[]);
+    for (text, part) in [
+        ("node: [", "line 1"),
+        (
+            "static_resources: { listeners: [ { nam: x } ] }",
+            "Listener has no field `nam`, did you mean `name`?",
+        ),
+        (
+            "static_resources: { clusters: [ { name: c, type: STRICT_DNS } ] }",
+            "type: STRICT_DNS is not supported",
+        ),
+        (
+            &good.replace("{ prefix: / }", "{ safe_regex: { regex: x } }"),
+            "RouteMatch has no field `safe_regex`",
+        ),
+        (&good.replace("domains: [\"*\"]", "domains: []"), "at least one domain is required"),
+    ] {
+        assert_refused("weir-proxy", "-c", text, 2, part);
+    }
+    let missing = Process::run("weir-proxy", &["-c", "/nowhere.yaml"]);
+    assert_eq!(
+        (missing.code, missing.stderr.trim()),
+        (2, "weir-proxy: /nowhere.yaml: No such file or directory (os error 2)")
+    );
+}
+
+#[test]
+fn a_port_in_use_is_named_even_by_another_weir() {
+    let port = free_port();
+    let text = proxy_bootstrap(port, free_port(), "{ match: { prefix: / }, route: { cluster: c } }", &[]);
+    let (_folder, path) = file(&text);
+    let first = Process::start("weir-proxy", &["-c", &path, "--concurrency", "2"]);
+    tests::eventually("the first one listens", || first.log().contains("listening").then_some(()));
+    let second = proxy_bootstrap(port, free_port(), "{ match: { prefix: / }, route: { cluster: c } }", &[]);
+    assert_refused(
+        "weir-proxy",
+        "-c",
+        &second,
+        1,
+        &format!("cannot listen on 127.0.0.1:{port}: the address is in use by another process"),
+    );
+}
+
+#[test]
+fn an_address_of_another_machine_is_named() {
+    let text =
+        proxy_bootstrap(free_port(), free_port(), "{ match: { prefix: / }, route: { cluster: c } }", &[])
+            .replacen("address: 127.0.0.1, port_value: ", "address: 192.0.2.1, port_value: ", 2);
+    assert_refused("weir-proxy", "-c", &text, 1, "this machine does not have the address");
+}
+
+#[test]
+fn a_control_configuration_that_cannot_be_taken_ends_the_controller_with_2() {
+    for (text, part) in [
+        ("sourc: x\n", "config.yaml:1:1: unknown field `sourc`, did you mean `source`?"),
+        ("xds: 127.0.0.1:0\n", "missing field `source`"),
+        ("source: nowhere\n", "nowhere: No such file"),
+        ("xds: here\nsource: x\n", "config.yaml:1:6: "),
+    ] {
+        assert_refused("weir-control", "--config", text, 2, part);
+    }
+    let (folder, _) = file("");
+    let resources = folder.path().join("shop.yaml");
+    std::fs::write(
+        &resources,
+        "apiVersion: weir.dev/v1\nkind: Backend\nmetadata: { name: a }\nspec: { endpoint: [] }\n",
+    )
+    .expect("written");
+    let text = format!("source: {}\n", resources.display());
+    assert_refused(
+        "weir-control",
+        "--config",
+        &text,
+        2,
+        "shop.yaml:4:9: unknown field `endpoint`, did you mean `endpoints`?",
+    );
+}
+
+#[test]
+fn wrong_flags_end_with_2_and_help_with_0() {
+    assert_eq!(Process::run("weir-proxy", &["--nonsense"]).code, 2);
+    assert_eq!(Process::run("weir", &["demo", "--weights", "v1"]).code, 2);
+    for program in ["weir-proxy", "weir-control", "weir"] {
+        assert_eq!(Process::run(program, &["--help"]).code, 0);
+        assert!(Process::run(program, &["--version"]).stdout.starts_with(program));
+    }
+}
