@@ -75,13 +75,13 @@ impl Controller {
                     .map_err(|source| StartError::Log { path: path.clone(), source })?;
             }
         }
-        let snapshot = controller.compile(controller.client.resources().config())?;
+        let snapshot = controller.compile(&controller.client.resources().config())?;
         controller.publish(snapshot);
         Ok(controller)
     }
 
-    fn compile(&self, config: proxy_core::config::Config) -> Result<Snapshot, CompileError> {
-        self.publisher.current().next(&config)
+    fn compile(&self, config: &proxy_core::config::Config) -> Result<Snapshot, CompileError> {
+        self.publisher.current().next(config)
     }
 
     /// A stream to the control plane is open: what to ask for.
@@ -98,9 +98,13 @@ impl Controller {
 
     /// Takes a response: sockets first, then compilation, then one swap. Returns the answers.
     pub(crate) fn receive(&mut self, response: DiscoveryResponse) -> Vec<DiscoveryRequest> {
+        if self.phase == Phase::Draining {
+            // What is served until the end stays as it is, and no port is opened again.
+            return Vec::new();
+        }
         let mut review = self.client.review(response);
         self.open_listeners(&mut review);
-        let snapshot = match self.compile(review.config().clone()) {
+        let snapshot = match self.compile(review.config()) {
             Ok(snapshot) => Some(snapshot),
             Err(error) => {
                 review.refuse(error.to_string());
@@ -108,8 +112,9 @@ impl Controller {
             }
         };
         let conclusion = self.client.conclude(review);
-        if let Some(snapshot) = snapshot {
-            self.publish(snapshot);
+        match snapshot {
+            Some(snapshot) if !snapshot.serves_same(&self.publisher.current()) => self.publish(snapshot),
+            _ => self.settle(),
         }
         self.report(&conclusion);
         conclusion.requests
@@ -135,16 +140,23 @@ impl Controller {
         let wanted: HashMap<usize, Address> =
             snapshot.listeners().map(|(slot, listener)| (slot, listener.address.clone())).collect();
         self.publisher.publish(snapshot);
+        // One whose sockets could not be shared is not in the list, so that the next change tries again.
+        let mut listening = HashMap::new();
         let gone: Vec<_> = self.listening.keys().filter(|slot| !wanted.contains_key(slot)).copied().collect();
         for slot in gone {
             self.workers.iter().for_each(|worker| worker.tell(Command::Unlisten(slot)));
         }
         for (slot, address) in &wanted {
-            if self.listening.get(slot) != Some(address) {
-                self.listen(*slot, address);
+            if self.listening.get(slot) == Some(address) || self.listen(*slot, address) {
+                listening.insert(*slot, address.clone());
             }
         }
-        self.listening = wanted;
+        self.listening = listening;
+        self.settle();
+    }
+
+    /// Closes what nobody listens on, and sees whether the first configuration is complete.
+    fn settle(&mut self) {
         let resources = self.client.resources();
         let addresses: std::collections::HashSet<_> = resources
             .listeners()
@@ -157,7 +169,7 @@ impl Controller {
         }
     }
 
-    fn listen(&self, slot: usize, address: &Address) {
+    fn listen(&self, slot: usize, address: &Address) -> bool {
         match self.sockets.acceptors(address) {
             Ok(acceptors) => {
                 for (worker, acceptor) in self.workers.iter().zip(acceptors) {
@@ -165,8 +177,12 @@ impl Controller {
                 }
                 let bound = self.sockets.local_address(address);
                 tracing::info!(address = %bound.as_ref().unwrap_or(address), "listening");
+                true
             }
-            Err(error) => tracing::error!(%address, %error, "the listener's sockets could not be shared"),
+            Err(error) => {
+                tracing::error!(%address, %error, "the listener's sockets could not be shared");
+                false
+            }
         }
     }
 
@@ -219,6 +235,11 @@ impl Controller {
         self.phase = Phase::Draining;
         self.workers.iter().for_each(|worker| worker.tell(Command::Drain));
         self.sockets.retain(|_| false);
+    }
+
+    /// Whether every worker knows of the drain and has taken what waited to be accepted.
+    pub(crate) fn is_drain_under_way(&self) -> bool {
+        self.workers.iter().all(Handle::has_closed)
     }
 
     /// Connections that are still open.

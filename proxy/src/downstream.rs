@@ -29,7 +29,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, listener: usize, mut client: Socke
         match end {
             End::Idle => {}
             End::Closed => return,
-            End::Linger => return linger(client).await,
+            // Boxed: its buffer would otherwise be a part of every idle connection.
+            End::Linger => return Box::pin(linger(client)).await,
         }
     }
 }
@@ -40,7 +41,7 @@ enum End {
     Idle,
     /// The connection is over.
     Closed,
-    /// It is over, but the client may still be sending.
+    /// It is over; the client may still be sending.
     Linger,
 }
 
@@ -69,8 +70,8 @@ async fn requests(worker: &Rc<Worker>, listener: usize, client: &mut Socket, exc
                             }
                             continue;
                         }
-                        Next::Close { unread: true } => return End::Linger,
-                        Next::Close { unread: false } => return close(client).await,
+                        Next::Close { gone: false } => return End::Linger,
+                        Next::Close { gone: true } => return End::Closed,
                     }
                 }
                 Ok(false) => seen = from_client.len(),
@@ -94,11 +95,6 @@ async fn refuse(worker: &Worker, client: &mut Socket, exchange: &mut Exchange, e
     let edits = ResponseEdits { client: Version::Http11, keep_alive: false };
     local_reply(client, &mut exchange.out, error.status(), &error.to_string(), edits, Method::Get).await;
     End::Linger
-}
-
-async fn close(client: &mut Socket) -> End {
-    let _ = client.shutdown().await;
-    End::Closed
 }
 
 /// Closes our direction and reads on for a moment: closing at once would answer late bytes with a reset, which can

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use proxy_core::http1::{
-    BodyReader, Output, RequestFraming, RequestHead, ResponseEdits, ResponseHead, Version, write_request,
+    BodyReader, Output, RequestHead, ResponseEdits, ResponseHead, Version, write_request,
 };
 use proxy_core::route::{NoRoute, RequestView};
 use tokio::io::AsyncWriteExt as _;
@@ -73,8 +73,8 @@ pub(super) struct Finished {
 pub(crate) enum Next {
     /// Another request may follow; so many bytes of `from_client` were used.
     Request(usize),
-    /// The connection ends. `unread`: the client may still be sending, so it is closed gently.
-    Close { unread: bool },
+    /// The connection ends. `gone`: the client has left; otherwise it may still be sending and is closed gently.
+    Close { gone: bool },
 }
 
 /// Serves the request whose head was parsed into `exchange`.
@@ -117,7 +117,7 @@ pub(crate) async fn serve(
             if finished.client_reusable {
                 Next::Request(upload.used)
             } else {
-                Next::Close { unread: !upload.body.is_done() }
+                Next::Close { gone: finished.failure == Some(Reason::ClientGone) }
             }
         }
         (Err(reason), _) | (_, Err(reason)) => {
@@ -140,7 +140,8 @@ fn route(
     })?;
     let route_view = listener.route(worker, number, route);
     let arm = route_view.choose(route, &request);
-    let cluster = view.cluster(worker, route.targets[arm].slot);
+    let target = route.targets.get(arm).ok_or(Reason::NoRoute)?;
+    let cluster = view.cluster(worker, target.slot);
     Ok((Routed { route: Some(route_view), arm, pool: None }, cluster))
 }
 
@@ -153,6 +154,9 @@ fn pick(worker: &Worker, cluster: Option<&ClusterView>) -> Result<Rc<Pool>, Reas
 /// The request on its way up: what of its body is at hand, and what is still to come.
 pub(super) struct Upload {
     body: BodyReader,
+    /// All of it was written to the upstream, or is part of the first write. (That the reader has seen its end says
+    /// nothing: its last piece may still wait.)
+    sent: bool,
     /// Bytes of `from_client` that belong to this request.
     used: usize,
 }
@@ -163,16 +167,16 @@ impl Upload {
         let Exchange { request, from_client, out, .. } = exchange;
         let mut body = BodyReader::of_request(request.framing, Output::Chunks);
         out.clear();
-        write_request(out, from_client, request, pool.endpoint.label.as_bytes());
+        write_request(out, from_client, request, pool.endpoint.host().as_bytes());
         let mut used = request.len;
-        if request.framing != RequestFraming::None {
+        if request.framing.has_body() {
             let at_hand = &mut from_client[request.len..];
             let relayed = body.relay(at_hand).map_err(|_| Reason::MalformedBody)?;
             out.extend_from_slice(&at_hand[..relayed.kept]);
             out.extend_from_slice(body.tail());
             used += relayed.taken;
         }
-        Ok(Self { body, used })
+        Ok(Self { sent: body.is_done(), body, used })
     }
 }
 
@@ -186,8 +190,10 @@ async fn send(
     upload: &mut Upload,
 ) -> Result<Finished, Reason> {
     let timeout = cluster.map(|c| c.table.connect_timeout).unwrap_or_default();
+    let mut retried = false;
     loop {
-        let leased = match pool.take_idle(&worker.cells) {
+        let idle = if retried { None } else { pool.take_idle(exchange.request.method, &worker.cells) };
+        let leased = match idle {
             Some(leased) => leased,
             None => pool.connect(timeout, &worker.cells).await.map_err(|error| match error {
                 ConnectError::Failed(_) => Reason::ConnectFailed,
@@ -195,12 +201,15 @@ async fn send(
             })?,
         };
         let reused = leased.reused;
-        let replayable = upload.body.is_done();
+        let replayable = upload.sent;
         match send_on(worker, pool, leased, client, exchange, upload).await {
             // The peer closed an idle connection just as we took it. Nothing came back, so a request that may be
-            // repeated, or of which no byte left, goes out on another connection.
+            // repeated, or of which no byte left, goes out once more, on a fresh connection.
             Err(Broken { unanswered: true, untouched, .. })
-                if reused && replayable && (untouched || exchange.request.method.is_idempotent()) => {}
+                if reused && (untouched || (replayable && exchange.request.method.is_idempotent())) =>
+            {
+                retried = true;
+            }
             Err(broken) => return Err(broken.reason),
             Ok(finished) => return Ok(finished),
         }
@@ -236,19 +245,19 @@ async fn send_on(
     }
     exchange.from_upstream.clear();
     exchange.answering = false;
-    let received = if upload.body.is_done() {
+    let received = if upload.sent {
         relay::response(worker, &mut upstream, client, exchange).await?
     } else {
         // Both directions at once: the response may come before the body's end. Boxed, as it is rare and large.
         Box::pin(upload::duplex(worker, &mut upstream, client, exchange, upload)).await?
     };
-    if received.upstream_reusable && upload.body.is_done() {
-        pool.put(upstream, Instant::now());
+    if received.upstream_reusable && upload.sent {
+        pool.put(upstream, received.bodiless, Instant::now());
     }
     Ok(Finished {
         status: received.status,
         failure: received.failure,
-        client_reusable: received.client_reusable && upload.body.is_done(),
+        client_reusable: received.client_reusable && upload.sent,
     })
 }
 
@@ -332,15 +341,15 @@ async fn refuse_routed(
 /// Sends a reply of our own. The connection goes on if the request had no body.
 async fn answer(worker: &Rc<Worker>, client: &mut Socket, exchange: &mut Exchange, reason: Reason) -> Next {
     if reason == Reason::ClientGone {
-        return Next::Close { unread: false };
+        return Next::Close { gone: true };
     }
     let head = &exchange.request;
-    let has_body = head.framing != RequestFraming::None;
+    let has_body = head.framing.has_body();
     let keep_alive = head.keep_alive && !has_body && !worker.is_draining() && reason.leaves_client_in_step();
     let edits = ResponseEdits { client: head.version, keep_alive };
     let used = head.len;
     local_reply(client, &mut exchange.out, reason.status(), reason.words(), edits, head.method).await;
-    if keep_alive { Next::Request(used) } else { Next::Close { unread: has_body } }
+    if keep_alive { Next::Request(used) } else { Next::Close { gone: false } }
 }
 
 /// In which form a chunked response leaves.

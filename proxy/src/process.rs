@@ -62,6 +62,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Proxy {
     registry: Arc<Registry>,
+    logs: Arc<LogFiles>,
     orders: mpsc::UnboundedSender<Order>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -91,9 +92,9 @@ impl Proxy {
         let (started, outcome) = std::sync::mpsc::channel();
         let control = std::thread::Builder::new().name("weir-control".to_owned());
         let stopping = handles.clone();
-        let registry = shared.registry.clone();
+        let (registry, logs) = (shared.registry.clone(), shared.logs.clone());
         threads.push(control.spawn(move || control_thread(bootstrap, &shared, handles, incoming, &started))?);
-        let proxy = Self { registry, orders, threads };
+        let proxy = Self { registry, logs, orders, threads };
         match outcome.recv() {
             Ok(Ok(())) => Ok(proxy),
             Ok(Err(error)) => {
@@ -138,6 +139,7 @@ impl Proxy {
                 tracing::error!("a thread of the proxy panicked");
             }
         }
+        self.logs.finish();
     }
 }
 
@@ -224,7 +226,8 @@ async fn drain(controller: &SharedController, limit: Duration, orders: &mut mpsc
     let deadline = Instant::now() + limit;
     let open = || controller.borrow().open_connections();
     tracing::info!(connections = open(), "draining");
-    while open() > 0 && Instant::now() < deadline {
+    let done = || controller.borrow().is_drain_under_way() && open() == 0;
+    while !done() && Instant::now() < deadline {
         let pause = tokio::time::sleep(Duration::from_millis(10));
         tokio::select! {
             () = pause => {}

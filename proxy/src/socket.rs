@@ -1,10 +1,12 @@
 //! A byte stream to a peer: TCP, or a Unix socket where the peer is on the same machine.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use proxy_core::config::Address;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
@@ -59,8 +61,8 @@ impl Socket {
         }
     }
 
-    /// Whether nothing has arrived on an idle connection: neither its end nor a byte that nobody asked for. While the
-    /// runtime knows of no readiness this costs no system call.
+    /// Whether the runtime knows of nothing on an idle connection: neither its end nor a byte that nobody asked for. No
+    /// system call unless it does.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut byte = [0];
         let read = match self {
@@ -68,6 +70,18 @@ impl Socket {
             Self::Unix(stream) => stream.try_read(&mut byte),
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl Socket {
+    /// Whether the kernel has nothing for us either, which the runtime may not have heard of yet. One system call.
+    pub(crate) fn is_empty(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = match self {
+            Self::Tcp(stream) => SockRef::from(stream).peek(&mut byte),
+            Self::Unix(stream) => SockRef::from(stream).peek(&mut byte),
+        };
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proxy_core::endpoint::EndpointState;
+use proxy_core::http1::Method;
 
 use crate::socket::Socket;
 use crate::telemetry::WorkerCells;
 
 /// Idle connections kept for one endpoint on one worker.
 const MAX_IDLE: usize = 256;
+/// Room for idle connections that a pool keeps when it has fewer.
+const MAX_KEPT_ROOM: usize = 8;
 /// An idle connection is closed after this long.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -30,6 +33,8 @@ pub(crate) struct Pool {
 struct Idle {
     socket: Socket,
     since: Instant,
+    /// Its last response had no body by rule: one that came all the same may lie in the kernel.
+    suspect: bool,
 }
 
 /// A connection in use.
@@ -54,11 +59,13 @@ impl Pool {
         Self { endpoint, idle: RefCell::new(Vec::new()) }
     }
 
-    /// An idle connection that is still quiet.
-    pub(crate) fn take_idle(&self, cells: &WorkerCells) -> Option<Leased> {
+    /// An idle connection that is still quiet. What the runtime knows suffices for a request that can be repeated; for
+    /// another, and after a response without body, the kernel is asked as well.
+    pub(crate) fn take_idle(&self, method: Method, cells: &WorkerCells) -> Option<Leased> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { socket, .. }) = idle.pop() {
-            if socket.is_quiet() {
+        while let Some(Idle { socket, suspect, .. }) = idle.pop() {
+            let ask_kernel = suspect || !method.is_idempotent();
+            if socket.is_quiet() && (!ask_kernel || socket.is_empty()) {
                 cells.upstream_reuses.add(1);
                 return Some(Leased { socket, reused: true });
             }
@@ -84,10 +91,10 @@ impl Pool {
     }
 
     /// Gives a connection back on which a response ended exactly where it should.
-    pub(crate) fn put(&self, socket: Socket, now: Instant) {
+    pub(crate) fn put(&self, socket: Socket, suspect: bool, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { socket, since: now });
+            idle.push(Idle { socket, since: now, suspect });
         }
     }
 
@@ -95,9 +102,7 @@ impl Pool {
     pub(crate) fn sweep(&self, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|i| now.duration_since(i.since) < IDLE_TIMEOUT && i.socket.is_quiet());
-        if idle.is_empty() {
-            idle.shrink_to_fit();
-        }
+        idle.shrink_to(MAX_KEPT_ROOM);
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use proxy_core::split::{Phase, Sequence};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle as TaskHandle;
 
 use crate::downstream;
@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Refresh,
     /// Accept connections for the listener in this slot.
     Listen(usize, Acceptor),
-    /// Stop accepting for the listener in this slot; its connections live on.
+    /// Stop accepting for the listener in this slot.
     Unlisten(usize),
     /// Serve a connection that another worker accepted.
     Adopt(usize, StdStream),
@@ -56,9 +56,15 @@ pub(crate) struct Handle {
     commands: mpsc::UnboundedSender<Command>,
     /// Open downstream connections, for balancing and for drains.
     load: Arc<AtomicUsize>,
+    /// It drains, and nothing waits to be accepted any more.
+    closed: Arc<AtomicBool>,
 }
 
 impl Handle {
+    pub(crate) fn has_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Tells the worker something. A worker that has ended does not listen, and need not.
     pub(crate) fn tell(&self, command: Command) {
         let _ = self.commands.send(command);
@@ -104,26 +110,36 @@ pub(crate) fn start(count: usize, shared: &Shared) -> io::Result<Vec<(Handle, Jo
     let (handles, receivers): (Vec<_>, Vec<_>) = (0..count)
         .map(|_| {
             let (commands, receiver) = mpsc::unbounded_channel();
-            (Handle { commands, load: Arc::default() }, receiver)
+            (Handle { commands, load: Arc::default(), closed: Arc::default() }, receiver)
         })
         .unzip();
+    let (started, outcomes) = std::sync::mpsc::channel();
     let spawn = |(id, commands): (usize, mpsc::UnboundedReceiver<Command>)| {
-        let (shared, peers) = (shared.clone(), handles.clone());
+        let (shared, peers, started) = (shared.clone(), handles.clone(), started.clone());
         let thread = std::thread::Builder::new().name(format!("weir-worker-{id}"));
-        thread.spawn(move || run(id, shared, peers, commands))
+        thread.spawn(move || run(id, shared, peers, commands, &started))
     };
     let threads = receivers.into_iter().enumerate().map(spawn).collect::<io::Result<Vec<_>>>()?;
+    let failed = outcomes.iter().take(count).find_map(Result::err);
+    if let Some(error) = failed {
+        handles.iter().for_each(|handle| handle.tell(Command::Stop));
+        return Err(error);
+    }
     Ok(handles.into_iter().zip(threads).collect())
 }
 
-fn run(id: usize, shared: Shared, peers: Vec<Handle>, commands: mpsc::UnboundedReceiver<Command>) {
+fn run(
+    id: usize,
+    shared: Shared,
+    peers: Vec<Handle>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    started: &std::sync::mpsc::Sender<io::Result<()>>,
+) {
     let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(worker = id, %error, "the worker's runtime could not be made");
-            return;
-        }
+        Err(error) => return drop(started.send(Err(error))),
     };
+    let _ = started.send(Ok(()));
     runtime.block_on(async move {
         let worker = Rc::new(Worker::new(id, shared, peers));
         let ticker = tokio::task::spawn_local(tick(worker.clone()));
@@ -133,19 +149,18 @@ fn run(id: usize, shared: Shared, peers: Vec<Handle>, commands: mpsc::UnboundedR
 }
 
 async fn obey(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let mut acceptors: HashMap<usize, TaskHandle<()>> = HashMap::new();
+    let mut acceptors: HashMap<usize, Accepting> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             Command::Refresh => drop(worker.view()),
             Command::Listen(slot, acceptor) => {
-                let task = tokio::task::spawn_local(accept(worker.clone(), slot, acceptor));
-                if let Some(old) = acceptors.insert(slot, task) {
-                    old.abort();
+                if let Some(old) = acceptors.insert(slot, Accepting::start(worker, slot, acceptor)) {
+                    old.stop();
                 }
             }
             Command::Unlisten(slot) => {
-                if let Some(task) = acceptors.remove(&slot) {
-                    task.abort();
+                if let Some(accepting) = acceptors.remove(&slot) {
+                    accepting.stop();
                 }
             }
             Command::Adopt(slot, stream) => match stream.into_socket() {
@@ -156,15 +171,38 @@ async fn obey(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command
                 }
             },
             Command::Drain => {
-                acceptors.drain().for_each(|(_, task)| task.abort());
                 worker.draining.set(true);
+                for (_, accepting) in acceptors.drain() {
+                    let _ = accepting.stop().await;
+                }
+                worker.peers[worker.id].closed.store(true, Ordering::Release);
             }
             Command::Stop => return,
         }
     }
 }
 
-async fn accept(worker: Rc<Worker>, slot: usize, acceptor: Acceptor) {
+/// A task that accepts on one socket.
+struct Accepting {
+    task: TaskHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Accepting {
+    fn start(worker: &Rc<Worker>, slot: usize, acceptor: Acceptor) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::task::spawn_local(accept(worker.clone(), slot, acceptor, stopped));
+        Self { task, stop }
+    }
+
+    /// Accepts what waits already, then ends: closing the socket at once would reset connections that clients have open.
+    fn stop(self) -> TaskHandle<()> {
+        drop(self.stop);
+        self.task
+    }
+}
+
+async fn accept(worker: Rc<Worker>, slot: usize, acceptor: Acceptor, mut stopped: oneshot::Receiver<()>) {
     let listener = match acceptor.into_listener() {
         Ok(listener) => listener,
         Err(error) => {
@@ -172,8 +210,23 @@ async fn accept(worker: Rc<Worker>, slot: usize, acceptor: Acceptor) {
             return;
         }
     };
+    let mut stopping = false;
     loop {
-        match listener.accept().await {
+        let accepted = if stopping {
+            match tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+                Ok(accepted) => accepted,
+                Err(_) => return,
+            }
+        } else {
+            tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = &mut stopped => {
+                    stopping = true;
+                    continue;
+                }
+            }
+        };
+        match accepted {
             Ok(socket) => {
                 let least = worker.least_loaded();
                 if least == worker.id {
@@ -187,6 +240,7 @@ async fn accept(worker: Rc<Worker>, slot: usize, acceptor: Acceptor) {
                     Err(_) => drop(worker.peers[least].load.fetch_sub(1, Ordering::Relaxed)),
                 }
             }
+            Err(_) if stopping => return,
             Err(error) => {
                 // Out of descriptors, mostly. The connection waits in the backlog until some are free.
                 tracing::warn!(%error, "a connection could not be accepted");

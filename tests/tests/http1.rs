@@ -264,6 +264,35 @@ fn a_response_before_the_bodys_end_is_delivered_and_the_connection_closed() {
 }
 
 #[test]
+fn a_connection_with_an_unfinished_request_is_never_used_again() {
+    // Answers at once, keeps the connection and never reads the body.
+    let backend = Backend::start(|_, peer| {
+        while peer.head().is_some() {
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+    });
+    let proxy = proxy(backend.address);
+    for round in 1..=3 {
+        let mut client = Client::connect(proxy.port);
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30000000\r\n\r\n");
+        let mut sender = client.sender();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..300 {
+                    if sender.write_all(&[b'x'; 100_000]).is_err() {
+                        return;
+                    }
+                }
+            });
+            assert_eq!(client.response().text(), "ok");
+            assert!(client.is_closed(), "the client is out of step, too");
+        });
+        assert_eq!(backend.connections(), round);
+    }
+}
+
+#[test]
 fn what_is_malformed_is_refused_and_nothing_of_it_reaches_an_upstream() {
     let backend = echo_head();
     let proxy = proxy(backend.address);

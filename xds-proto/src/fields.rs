@@ -1,7 +1,8 @@
 //! Which fields of the subset are accepted without being acted upon.
 //!
 //! Every other field of the subset is *used*: translation destructures each message without `..`, so the compiler asks
-//! for it. A field belongs here only if ignoring it changes neither routing, security nor what reaches a backend.
+//! for it. (Names that only label a typed configuration, such as `Filter.name`, say nothing and are not listed.) A field
+//! belongs here only if ignoring it changes neither routing, security nor what reaches a backend.
 
 /// `(message, field)`: observability names, and labels that no balancing policy of this version reads.
 pub(crate) const IGNORABLE: &[(&str, &str)] = &[

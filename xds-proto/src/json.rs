@@ -80,7 +80,7 @@ pub fn from_yaml<M: Message + Default + prost::Name>(text: &str) -> Result<(M, V
         POOL.get_message_by_name(&M::full_name()).ok_or_else(|| ReadError::UnknownType(M::full_name()))?;
     let value: Value = serde_saphyr::from_str(text)?;
     let mut unknown = UnknownKeys::default();
-    unknown.collect(&value, &descriptor, false, String::new());
+    unknown.collect(&value, &descriptor, false, "");
     if let Some(message) = unknown.in_resources.into_iter().next() {
         return Err(ReadError::Document { line: None, column: None, message });
     }
@@ -119,7 +119,7 @@ struct UnknownKeys {
 }
 
 impl UnknownKeys {
-    fn collect(&mut self, value: &Value, message: &MessageDescriptor, in_resource: bool, path: String) {
+    fn collect(&mut self, value: &Value, message: &MessageDescriptor, in_resource: bool, path: &str) {
         let Value::Object(object) = value else { return };
         let opened = object.get("@type").and_then(Value::as_str).filter(|_| is_any(message));
         let opened = opened.and_then(|url| POOL.get_message_by_name(type_url::message_name(url)));
@@ -131,7 +131,7 @@ impl UnknownKeys {
         for (key, inner) in object {
             let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             match field_named(message, key) {
-                Some(field) => self.collect_field(inner, &field, in_resource, at),
+                Some(field) => self.collect_field(inner, &field, in_resource, &at),
                 None if key == "@type" && opened.is_some() => {}
                 None if in_resource => self.in_resources.push(unknown_key(&at, key, message)),
                 None => self.elsewhere.push(at),
@@ -139,14 +139,14 @@ impl UnknownKeys {
         }
     }
 
-    fn collect_field(&mut self, value: &Value, field: &FieldDescriptor, in_resource: bool, at: String) {
+    fn collect_field(&mut self, value: &Value, field: &FieldDescriptor, in_resource: bool, at: &str) {
         let Kind::Message(message) = field.kind() else {
             return;
         };
         match value {
             Value::Array(items) => {
                 for (i, item) in items.iter().enumerate() {
-                    self.collect(item, &message, in_resource, format!("{at}[{i}]"));
+                    self.collect(item, &message, in_resource, &format!("{at}[{i}]"));
                 }
             }
             Value::Object(entries) if field.is_map() => {
@@ -154,7 +154,7 @@ impl UnknownKeys {
                     return;
                 };
                 for (key, item) in entries {
-                    self.collect(item, &inner, in_resource, format!("{at}[{key:?}]"));
+                    self.collect(item, &inner, in_resource, &format!("{at}[{key:?}]"));
                 }
             }
             _ => self.collect(value, &message, in_resource, at),

@@ -11,31 +11,44 @@ pub struct EndpointState {
     pub cluster: ClusterName,
     /// Where it is.
     pub address: Address,
-    /// The address as text, for logs and the Host of HTTP/1.0 clients that sent none.
+    /// The address as text, for logs.
     pub label: Box<str>,
     /// Requests under way, over all workers.
-    in_flight: AtomicU32,
+    in_flight: Padded,
 }
+
+/// On a cache line of its own: all workers write it, and read the rest.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Padded(AtomicU32);
 
 impl EndpointState {
     /// A new endpoint with nothing under way.
     pub fn new(cluster: ClusterName, address: Address) -> Self {
         let label = address.to_string().into();
-        Self { cluster, address, label, in_flight: AtomicU32::new(0) }
+        Self { cluster, address, label, in_flight: Padded::default() }
+    }
+
+    /// What stands in the Host header where an HTTP/1.0 client sent none.
+    pub fn host(&self) -> &str {
+        match &self.address {
+            Address::Socket(_) => &self.label,
+            Address::Pipe(_) => "localhost",
+        }
     }
 
     /// Requests under way. Relaxed: a picker that is one request behind picks as well.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.0.load(Ordering::Relaxed)
     }
 
     /// Counts a request from here to [`EndpointState::finish`]. Cost: one atomic addition.
     pub fn start(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The request that [`EndpointState::start`] counted is over.
     pub fn finish(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

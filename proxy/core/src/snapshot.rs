@@ -74,6 +74,23 @@ impl Snapshot {
         self.listeners.iter()
     }
 
+    /// Whether `other` serves exactly the same.
+    pub fn serves_same(&self, other: &Self) -> bool {
+        fn same<'a, T: 'a>(
+            mut a: impl Iterator<Item = (usize, &'a Arc<T>)>,
+            mut b: impl Iterator<Item = (usize, &'a Arc<T>)>,
+        ) -> bool {
+            loop {
+                match (a.next(), b.next()) {
+                    (None, None) => return true,
+                    (Some((i, a)), Some((j, b))) if i == j && Arc::ptr_eq(a, b) => {}
+                    _ => return false,
+                }
+            }
+        }
+        same(self.listeners(), other.listeners()) && same(self.clusters(), other.clusters())
+    }
+
     /// All clusters with their slots.
     pub fn clusters(&self) -> impl Iterator<Item = (usize, &Arc<ClusterTable>)> {
         self.clusters.iter()

@@ -68,6 +68,10 @@ reasons! {
 impl Reason {
     /// Whether the client's next request, if it has one, is where we expect it.
     pub(crate) const fn leaves_client_in_step(self) -> bool {
+        // Whoever reconnects finds the listener that took the place of this one.
+        if matches!(self, Self::ListenerGone) {
+            return false;
+        }
         match self.side() {
             Side::Downstream => false,
             Side::Upstream | Side::Local => true,

@@ -3,7 +3,7 @@
 use std::io;
 
 use proxy_core::http1::{
-    BodyReader, Limits, Output, ResponseEdits, ResponseFraming, parse_response, write_chunk_size,
+    BodyReader, Limits, Output, ResponseEdits, ResponseFraming, Version, parse_response, write_chunk_size,
     write_response,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -24,6 +24,8 @@ pub(super) struct Received {
     /// The upstream's connection stands exactly after the response.
     pub(super) upstream_reusable: bool,
     pub(super) client_reusable: bool,
+    /// The method or status promised no body; an upstream that sends one all the same does it in the next segment.
+    pub(super) bodiless: bool,
 }
 
 /// Passes a response from `upstream` to `client`.
@@ -43,6 +45,7 @@ where
     // Asked now, not when the request came: a drain may have begun since.
     let keep_alive = request.keep_alive && !worker.is_draining() && is_delimited(request, response);
     let output = output_for(request);
+    let promised_none = response.framing == ResponseFraming::None;
     let mut body = BodyReader::of_response(response.framing, output);
     out.clear();
     write_response(out, from_upstream, response, ResponseEdits { client: request.version, keep_alive });
@@ -60,6 +63,7 @@ where
         failure,
         upstream_reusable,
         client_reusable: keep_alive && failure.is_none(),
+        bodiless: promised_none,
     };
     *answering = true;
     if client.write_all(out).await.is_err() {
@@ -90,7 +94,7 @@ where
     U: AsyncRead + Unpin,
     C: AsyncWrite + Unpin,
 {
-    let Exchange { request, response, from_upstream, out, .. } = exchange;
+    let Exchange { request, response, from_upstream, out, answering, .. } = exchange;
     let mut unanswered = true;
     loop {
         if !from_upstream.is_empty() {
@@ -105,8 +109,11 @@ where
                     out.clear();
                     write_response(out, from_upstream, response, edits);
                     from_upstream.drain(..response.len);
-                    if request.version == proxy_core::http1::Version::Http11 {
+                    if request.version == Version::Http11 {
+                        // Half of a head must not be followed by a reply of our own.
+                        *answering = true;
                         client.write_all(out).await.map_err(|_| Reason::ClientGone)?;
+                        *answering = false;
                     }
                     continue;
                 }
@@ -140,7 +147,7 @@ fn append_body(out: &mut Vec<u8>, content: &[u8], chunked_anew: bool) {
 }
 
 pub(super) struct Streamed {
-    /// Bytes read beyond the body's end; they lie at the end of the buffer.
+    /// Bytes read beyond the body's end: they belong to nobody.
     pub(super) leftover: usize,
 }
 
@@ -182,10 +189,12 @@ where
             buffer.extend_from_slice(CHUNK_END);
             client.write_all(&buffer[start..]).await.map_err(gone)?;
         } else {
-            client.write_all(&buffer[..relayed.kept]).await.map_err(gone)?;
+            // The tail, empty but for trailers, leaves with the last piece.
+            buffer.truncate(relayed.kept);
+            buffer.extend_from_slice(body.tail());
+            client.write_all(buffer).await.map_err(gone)?;
         }
         if body.is_done() {
-            client.write_all(body.tail()).await.map_err(gone)?;
             return Ok(Streamed { leftover: count - relayed.taken });
         }
     }

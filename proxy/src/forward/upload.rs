@@ -39,7 +39,6 @@ pub(super) async fn duplex(
         let mut sent = false;
         loop {
             tokio::select! {
-                biased;
                 received = &mut receiving => break received,
                 end = &mut sending, if !sent => {
                     sent = true;
@@ -53,6 +52,7 @@ pub(super) async fn duplex(
         }
     };
     if let Some(leftover) = whole {
+        upload.sent = true;
         let next = buffer.len() - leftover;
         exchange.from_client.truncate(upload.used);
         exchange.from_client.extend_from_slice(&buffer[next..]);
@@ -65,6 +65,7 @@ pub(super) async fn duplex(
             failure: Some(broken.reason),
             upstream_reusable: false,
             client_reusable: false,
+            bodiless: false,
         }),
         outcome => outcome,
     }
@@ -80,22 +81,22 @@ where
     C: AsyncRead + Unpin,
     U: AsyncWrite + Unpin,
 {
+    let mut refused = false;
     loop {
         buffer.clear();
         match client.read_buf(buffer).await {
             Ok(0) | Err(_) => return Sent::Failed(Reason::ClientGone),
             Ok(_) => {}
         }
-        let Ok(relayed) = body.relay(buffer) else {
-            return Sent::Failed(Reason::MalformedBody);
-        };
-        if upstream.write_all(&buffer[..relayed.kept]).await.is_err()
-            || upstream.write_all(body.tail()).await.is_err()
-        {
-            return Sent::Refused;
-        }
-        if body.is_done() {
-            return Sent::Whole { leftover: buffer.len() - relayed.taken };
+        let Ok(relayed) = body.relay(buffer) else { return Sent::Failed(Reason::MalformedBody) };
+        // A client that sends all before it reads must not be left waiting by an upstream that answers early.
+        refused = refused
+            || upstream.write_all(&buffer[..relayed.kept]).await.is_err()
+            || (!body.tail().is_empty() && upstream.write_all(body.tail()).await.is_err());
+        match (body.is_done(), refused) {
+            (true, true) => return Sent::Refused,
+            (true, false) => return Sent::Whole { leftover: buffer.len() - relayed.taken },
+            (false, _) => {}
         }
     }
 }

@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use proxy_core::route::RouteLabel;
@@ -24,7 +25,14 @@ const FLUSH_BYTES: usize = 16 << 10;
 /// The open log files of the process, by path.
 #[derive(Debug, Default)]
 pub(crate) struct LogFiles {
-    open: Mutex<BTreeMap<PathBuf, SyncSender<Vec<u8>>>>,
+    open: Mutex<BTreeMap<PathBuf, LogFile>>,
+}
+
+/// A file and the thread that writes it.
+#[derive(Debug)]
+struct LogFile {
+    sender: SyncSender<Vec<u8>>,
+    writer: JoinHandle<()>,
 }
 
 impl LogFiles {
@@ -37,20 +45,29 @@ impl LogFiles {
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
         let (sender, receiver): (_, Receiver<Vec<u8>>) = sync_channel(QUEUE);
         let shown = path.display().to_string();
-        // The thread ends when every sender is gone, which is when the process ends.
-        std::thread::Builder::new().name("weir-log".to_owned()).spawn(move || {
+        // The thread ends when every sender is gone.
+        let writer = std::thread::Builder::new().name("weir-log".to_owned()).spawn(move || {
             for lines in receiver {
                 if let Err(error) = file.write_all(&lines) {
                     tracing::warn!(file = shown, %error, "access log lines are lost");
                 }
             }
         })?;
-        open.insert(path.to_owned(), sender);
+        open.insert(path.to_owned(), LogFile { sender, writer });
         Ok(())
     }
 
+    /// Waits until every line is written. The workers, who write them, must have ended.
+    pub(crate) fn finish(&self) {
+        let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        for LogFile { sender, writer } in open.into_values() {
+            drop(sender);
+            let _ = writer.join();
+        }
+    }
+
     fn sender(&self, path: &Path) -> Option<SyncSender<Vec<u8>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(path).map(|file| file.sender.clone())
     }
 }
 
@@ -89,8 +106,7 @@ impl AccessLog {
     /// Appends a line. What clients send was validated, so no byte of it can start another line.
     pub(crate) fn write(&self, entry: &Entry<'_>) {
         let mut lines = self.lines.borrow_mut();
-        let text = |bytes| std::str::from_utf8(bytes).ok().filter(|t: &&str| !t.is_empty()).unwrap_or("-");
-        let or_dash = |text| if text == "" { "-" } else { text };
+        let text = |bytes| or_dash(std::str::from_utf8(bytes).unwrap_or_default());
         let _ = write!(
             lines,
             "{} {} {} {} {} route=",
@@ -138,6 +154,11 @@ impl AccessLog {
             }
         }
     }
+}
+
+/// What a field shows that has no value.
+const fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
 }
 
 impl Drop for AccessLog {

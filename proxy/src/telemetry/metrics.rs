@@ -11,9 +11,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::cells::ArmCells;
 use super::histogram::Totals;
-use super::registry::{ArmKey, Registry};
+use super::registry::Registry;
 use crate::forward::Reason;
 
 impl Registry {
@@ -106,7 +105,7 @@ impl Families {
     fn requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Responses by route, arm, cluster and class of status";
         let mut family = encoder.encode_descriptor("weir_requests", help, None, MetricType::Counter)?;
-        self.0.each_arm(|key, cells| {
+        self.0.arms().iter().try_for_each(|(key, cells)| {
             for (class, name) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
                 let count: u64 = cells.iter().map(|c| c.classes[class].value()).sum();
                 if count > 0 {
@@ -128,7 +127,7 @@ impl Families {
         let help = "Time from a request's first byte to its response's last, in seconds";
         let mut family =
             encoder.encode_descriptor("weir_request_duration_seconds", help, None, MetricType::Histogram)?;
-        self.0.each_arm(|key: &ArmKey, cells: &[Arc<ArmCells>]| {
+        self.0.arms().iter().try_for_each(|(key, cells)| {
             let mut totals = Totals::default();
             cells.iter().for_each(|c| c.duration.add_to(&mut totals));
             let buckets = totals.prometheus_buckets();

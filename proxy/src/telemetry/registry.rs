@@ -72,13 +72,9 @@ impl Registry {
         cells[worker].clone()
     }
 
-    /// Calls `visit` for each arm with its cells.
-    pub(super) fn each_arm(
-        &self,
-        mut visit: impl FnMut(&ArmKey, &[Arc<ArmCells>]) -> std::fmt::Result,
-    ) -> std::fmt::Result {
-        let arms = self.arms.lock().unwrap_or_else(PoisonError::into_inner);
-        arms.iter().try_for_each(|(key, cells)| visit(key, cells))
+    /// Every arm with its cells. Copied, so that no worker waits for a page to be written.
+    pub(super) fn arms(&self) -> BTreeMap<ArmKey, Vec<Arc<ArmCells>>> {
+        self.arms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn xds<R>(&self, with: impl FnOnce(&mut XdsCounts) -> R) -> R {

@@ -99,7 +99,7 @@ impl<'a> Walker<'a> {
             }
             (Kind::Bytes, WireType::Length) => reader.length_delimited().map(drop)?,
             (Kind::Message(at), WireType::Length) => {
-                self.message(at, reader.length_delimited()?, depth + 1)?
+                self.message(at, reader.length_delimited()?, depth + 1)?;
             }
             (kind, WireType::Length) if field.repeated => self.packed(kind, reader.length_delimited()?)?,
             _ => return Err(malformed("the wire type does not fit the field").into()),

@@ -147,6 +147,8 @@ pub struct Stream {
     /// Clusters were sent after the client last asked for endpoints: its next request wants an answer.
     clusters_since_endpoints: bool,
     held_since: Option<Instant>,
+    /// The response of clusters for which the wait is over.
+    waited_for: Option<String>,
     nonces: u64,
 }
 
@@ -161,6 +163,7 @@ impl Stream {
             lingering: Default::default(),
             clusters_since_endpoints: false,
             held_since: None,
+            waited_for: None,
             nonces: 0,
         }
     }
@@ -267,7 +270,7 @@ impl Stream {
             let sent = clusters.sent.as_ref().filter(|_| clusters.wanted == Wanted::Everything)?;
             // One that refused the clusters has others. (An ACK says nothing: Envoy gives it when the clusters are warm,
             // others as soon as they have read them.)
-            if sent.answer == Answer::Refused {
+            if sent.answer == Answer::Refused || self.waited_for.as_ref() == Some(&sent.nonce) {
                 return None;
             }
             let endpoints = self.subscriptions[ENDPOINTS].as_ref().and_then(|s| s.sent.as_ref());
@@ -278,7 +281,13 @@ impl Stream {
             return false;
         }
         let since = *self.held_since.get_or_insert(now);
-        now.saturating_duration_since(since) < HOLD
+        if now.saturating_duration_since(since) < HOLD {
+            return true;
+        }
+        let clusters = self.subscriptions[CLUSTERS].as_ref().and_then(|s| s.sent.as_ref());
+        self.waited_for = clusters.map(|sent| sent.nonce.clone());
+        self.held_since = None;
+        false
     }
 
     fn due(&mut self, kind: usize) -> Option<DiscoveryResponse> {

@@ -157,6 +157,10 @@ fn route_entries(
     let hostnames = hostnames(about, &route.spec.hostnames)?;
     let mut entries = Vec::new();
     for (i, rule) in route.spec.rules.iter().enumerate() {
+        if rule.name.is_some() && route.spec.rules[..i].iter().any(|earlier| earlier.name == rule.name) {
+            let name = rule.name.as_deref().unwrap_or_default();
+            return Err(about.invalid(format!("spec.rules[{i}].name: another rule is named {name:?}")));
+        }
         let arms = arms(about, i, route, rule, backends)?;
         let every = [HttpRouteMatch::default()];
         let matches = if rule.matches.is_empty() { &every[..] } else { &rule.matches };

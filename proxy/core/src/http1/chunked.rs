@@ -163,11 +163,15 @@ impl ChunkedDecoder {
 
     /// Leaves in `trailers` what is to be written after the last chunk: allowed fields, then an empty line.
     fn clean_trailers(&mut self) -> Result<(), ChunkError> {
-        let mut lines = [httparse::EMPTY_HEADER; super::Limits::MAX_HEADERS];
-        let section = std::mem::take(&mut self.trailers);
         if self.output == Output::Content {
+            self.trailers.clear();
             return Ok(());
         }
+        if self.trailers == b"\r\n" {
+            return Ok(());
+        }
+        let mut lines = [httparse::EMPTY_HEADER; super::Limits::MAX_HEADERS];
+        let section = std::mem::take(&mut self.trailers);
         let httparse::Status::Complete((_, lines)) =
             httparse::parse_headers(&section, &mut lines).map_err(|_| ChunkError::Trailers)?
         else {

@@ -195,7 +195,11 @@ pub(super) fn collect(
 pub(super) struct ConnectionOptions {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
+    tokens: usize,
 }
+
+/// Each token is compared with each line, so their number is bounded.
+const MAX_CONNECTION_TOKENS: usize = 32;
 
 /// Reads one `Connection` value and drops the lines it nominates (RFC 9110 §7.6.1).
 pub(super) fn apply_connection(
@@ -203,8 +207,12 @@ pub(super) fn apply_connection(
     value: Span,
     headers: &mut [HeaderSpan],
     options: &mut ConnectionOptions,
-) {
+) -> Result<(), HeadError> {
     for token in list(value.slice(buffer)) {
+        options.tokens += 1;
+        if options.tokens > MAX_CONNECTION_TOKENS {
+            return Err(HeadError::TooManyHeaders);
+        }
         if token.eq_ignore_ascii_case(b"close") {
             options.close = true;
         } else if token.eq_ignore_ascii_case(b"keep-alive") {
@@ -215,6 +223,7 @@ pub(super) fn apply_connection(
             }
         }
     }
+    Ok(())
 }
 
 /// The elements of a comma-separated value, empty ones left out (RFC 9110 §5.6.1).

@@ -62,10 +62,17 @@ pub enum RequestFraming {
     /// There is none.
     #[default]
     None,
-    /// After so many bytes, more than 0.
+    /// After so many bytes.
     Length(u64),
     /// With the last chunk.
     Chunked,
+}
+
+impl RequestFraming {
+    /// Whether a byte of body follows the head.
+    pub const fn has_body(self) -> bool {
+        !matches!(self, Self::None | Self::Length(0))
+    }
 }
 
 /// A request head as offsets into the buffer it was parsed from. Reuse one value: it keeps its room for headers.
@@ -117,8 +124,10 @@ pub fn parse_request(buffer: &[u8], limits: &Limits, head: &mut RequestHead) -> 
     let bytes = &buffer[skipped..];
     match bytes.first() {
         None => return Ok(false),
+        // One empty line at most, so that empty lines cannot be sent for ever.
+        Some(b'\r') if skipped == 0 && bytes.len() == 1 => return Ok(false),
         Some(0x16) => return Err(HeadError::Tls),
-        Some(first) if !first.is_ascii_alphanumeric() && *first != b'\r' => {
+        Some(first) if !first.is_ascii_alphanumeric() => {
             return Err(HeadError::RequestLine);
         }
         Some(_) => {}
@@ -225,7 +234,7 @@ fn read_headers(buffer: &[u8], head: &mut RequestHead) -> Result<(), HeadError> 
                     head.authority = value;
                 }
             }
-            HeaderId::Connection => head::apply_connection(buffer, value, &mut head.headers, &mut options),
+            HeaderId::Connection => head::apply_connection(buffer, value, &mut head.headers, &mut options)?,
             HeaderId::ContentLength => has_length = true,
             HeaderId::TransferEncoding => has_encoding = true,
             HeaderId::Expect => {
@@ -265,7 +274,7 @@ fn framing(
         (false, false) => Ok(RequestFraming::None),
         (true, true) => Err(HeadError::LengthAndEncoding),
         (true, false) => match head::content_length(buffer, &mut head.headers)? {
-            None | Some(0) => Ok(RequestFraming::None),
+            None => Ok(RequestFraming::None),
             Some(length) => Ok(RequestFraming::Length(length)),
         },
         (false, true) if head.version == Version::Http10 => Err(HeadError::TransferEncoding),

@@ -7,10 +7,10 @@ use super::request::{Method, Version};
 /// How a response's body ends (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ResponseFraming {
-    /// There is none: HEAD, 1xx, 204, 304, or length 0.
+    /// There is none: HEAD, 1xx, 204, 304.
     #[default]
     None,
-    /// After so many bytes, more than 0.
+    /// After so many bytes.
     Length(u64),
     /// With the last chunk.
     Chunked,
@@ -38,7 +38,7 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
-    /// Whether another head follows this one: 1xx, except 101, which would end HTTP on the connection.
+    /// Whether the status is 1xx: another head follows, except after 101, which would end HTTP on the connection.
     pub const fn is_informational(&self) -> bool {
         self.status < 200
     }
@@ -93,7 +93,7 @@ fn read_headers(buffer: &[u8], method: Method, head: &mut ResponseHead) -> Resul
     for i in 0..head.headers.len() {
         let HeaderSpan { id, value, .. } = head.headers[i];
         match id {
-            HeaderId::Connection => head::apply_connection(buffer, value, &mut head.headers, &mut options),
+            HeaderId::Connection => head::apply_connection(buffer, value, &mut head.headers, &mut options)?,
             HeaderId::ContentLength => has_length = true,
             HeaderId::TransferEncoding => has_encoding = true,
             HeaderId::Expect
@@ -122,7 +122,6 @@ fn read_headers(buffer: &[u8], method: Method, head: &mut ResponseHead) -> Resul
     head.framing = match length {
         _ if bodiless => ResponseFraming::None,
         _ if chunked => ResponseFraming::Chunked,
-        Some(0) => ResponseFraming::None,
         Some(length) => ResponseFraming::Length(length),
         None => ResponseFraming::UntilClose,
     };

@@ -38,6 +38,9 @@ impl HostIndex {
     /// The virtual host of an authority, whatever its case. Cost: one hash for an exact domain, then one for each length
     /// of wildcard; no allocation.
     pub(super) fn find(&self, authority: &[u8]) -> Option<u32> {
+        if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
+            return self.any;
+        }
         let authority = if self.ignore_port { without_port(authority) } else { authority };
         // Host names end at 253 bytes (RFC 1035 §2.3.4); five digits of port and brackets come on top.
         let mut lower = [0_u8; 272];

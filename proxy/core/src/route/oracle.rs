@@ -176,7 +176,7 @@ proptest! {
 
     #[test]
     fn the_table_answers_as_the_linear_matcher(config in configuration(), requests in proptest::collection::vec(request(), 1..20)) {
-        let table = RouteTable::compile(&config, |_| 0);
+        let table = RouteTable::compile(&config, &config.name, |_| 0);
         for request in &requests {
             let expected = linear(&config, request);
             let found = table.find(request);

@@ -1,5 +1,6 @@
 //! The compiled form of a route configuration.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::split::Rendezvous;
 /// Where requests go, by virtual host and route. Immutable.
 #[derive(Debug)]
 pub struct RouteTable {
-    /// The configuration's name.
+    /// The name in its labels: the configuration's, unless another table has that.
     pub name: RouteConfigName,
     hosts: HostIndex,
     virtual_hosts: Box<[HostTable]>,
@@ -72,7 +73,8 @@ pub enum Choice {
     },
 }
 
-/// A route's place: configuration, virtual host and route. A route without a name goes by its number.
+/// A route's place: configuration, virtual host and route. Unique in a snapshot. A route without a name of its own goes by
+/// its number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RouteLabel {
     /// The route configuration's name.
@@ -102,20 +104,26 @@ pub enum NoRoute {
 }
 
 impl RouteTable {
-    /// Compiles a configuration. `slot_of` gives the place of a cluster by name.
-    pub fn compile(config: &RouteConfiguration, mut slot_of: impl FnMut(&ClusterName) -> usize) -> Self {
+    /// Compiles a configuration under a name that no other table has, as credits and counters go by it. `slot_of` gives
+    /// the place of a cluster by name.
+    pub fn compile(
+        config: &RouteConfiguration,
+        name: &RouteConfigName,
+        mut slot_of: impl FnMut(&ClusterName) -> usize,
+    ) -> Self {
+        let mut labels = HashSet::new();
         let mut routes = Vec::new();
         let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
         for host in &config.virtual_hosts {
             let offset = u32::try_from(routes.len()).unwrap_or(u32::MAX);
             let paths = PathIndex::new(host.routes.iter().map(|r| (&r.path, r.headers.is_empty())));
             virtual_hosts.push(HostTable { name: host.name.clone(), paths, offset });
-            routes.extend(compile_routes(config, host, &mut slot_of));
+            routes.extend(compile_routes(name, host, &mut labels, &mut slot_of));
         }
         let domains =
             (0..).zip(&config.virtual_hosts).flat_map(|(i, h)| h.domains.iter().map(move |d| (d, i)));
         Self {
-            name: config.name.clone(),
+            name: name.clone(),
             hosts: HostIndex::new(domains, config.ignore_port_in_host_matching),
             virtual_hosts: virtual_hosts.into(),
             routes: routes.into(),
@@ -150,19 +158,28 @@ impl RouteTable {
 }
 
 fn compile_routes(
-    config: &RouteConfiguration,
+    config: &RouteConfigName,
     host: &VirtualHost,
+    labels: &mut HashSet<Arc<RouteLabel>>,
     slot_of: &mut impl FnMut(&ClusterName) -> usize,
 ) -> Vec<CompiledRoute> {
-    let label = |number: usize, name: &Arc<str>| RouteLabel {
-        config: config.name.clone(),
-        virtual_host: host.name.clone(),
-        route: if name.is_empty() { format!("#{number}").into() } else { name.clone() },
+    let mut label = |number: usize, name: &str| {
+        let candidates = [name.to_owned(), format!("{name}#{number}")].into_iter();
+        // Virtual hosts may share a name as well; in the end a count tells routes apart.
+        let more = (2..).map(|n| format!("{name}#{number}.{n}"));
+        let label = |route: String| {
+            let virtual_host = host.name.clone();
+            Arc::new(RouteLabel { config: config.clone(), virtual_host, route: route.into() })
+        };
+        let fresh = candidates.chain(more).filter(|c| !c.is_empty()).map(label).find(|l| !labels.contains(l));
+        let fresh = fresh.expect("the candidates never end");
+        labels.insert(fresh.clone());
+        fresh
     };
     (0..)
         .zip(&host.routes)
         .map(|(number, route)| CompiledRoute {
-            label: Arc::new(label(number, &route.name)),
+            label: label(number, &route.name),
             headers: route.headers.clone().into(),
             arms: route.split.arms.clone().into(),
             targets: route

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{ClusterTable, ListenerTable, Snapshot};
-use crate::config::{Address, ClusterName, Config, LoadAssignment, RouteConfiguration, ServedCluster};
+use crate::config::{
+    Address, ClusterName, Config, LoadAssignment, RouteConfigName, RouteConfiguration, ServedCluster,
+    ServedListener,
+};
 use crate::endpoint::EndpointState;
 use crate::route::RouteTable;
 
@@ -34,12 +37,13 @@ impl<N: Ord + Clone, T> Slots<N, T> {
         self.get(*self.places.get(name)?)
     }
 
-    /// No values yet, and the places of those names that are still needed.
+    /// No values yet, and the places of those names that are still needed. All places stay in being: whether one may be
+    /// given to another name is for the caller to say.
     fn successor(&self, needed: impl Fn(&N) -> bool) -> Self {
         let places: BTreeMap<_, _> =
             self.places.iter().filter(|(n, _)| needed(n)).map(|(n, p)| (n.clone(), *p)).collect();
         let mut values = Vec::new();
-        values.resize_with(places.values().max().map_or(0, |m| m + 1), || None);
+        values.resize_with(self.values.len(), || None);
         Self { places, values }
     }
 
@@ -98,12 +102,13 @@ impl Snapshot {
 
         let names: Vec<_> = config.listeners.iter().map(|l| &l.listener.name).collect();
         let mut listeners = self.listeners.successor(|name| names.contains(&name));
-        let mut free = listeners.free();
-        let mut tables = RouteTables { previous: self, made: HashMap::new() };
+        // Open connections know their listener by its slot, so a slot is never given to another one.
+        let mut never_reused = Vec::new();
+        let mut tables = RouteTables { previous: self, made: HashMap::new(), names: HashSet::new() };
         for served in &config.listeners {
             let slot_of = |name: &ClusterName| clusters.places.get(name).copied().unwrap_or(usize::MAX);
-            let routes = tables.table(&served.routes, slot_of);
-            let place = listeners.place(&served.listener.name, &mut free);
+            let routes = tables.table(served, slot_of);
+            let place = listeners.place(&served.listener.name, &mut never_reused);
             let same = self.listeners.named(&served.listener.name).filter(|old| {
                 Arc::ptr_eq(&old.listener, &served.listener) && Arc::ptr_eq(&old.routes, &routes)
             });
@@ -162,24 +167,36 @@ fn endpoint_states(
 struct RouteTables<'a> {
     previous: &'a Snapshot,
     made: HashMap<*const RouteConfiguration, Arc<RouteTable>>,
+    names: HashSet<RouteConfigName>,
 }
 
 impl RouteTables<'_> {
-    fn table(
-        &mut self,
-        config: &Arc<RouteConfiguration>,
-        slot_of: impl Fn(&ClusterName) -> usize,
-    ) -> Arc<RouteTable> {
-        let previous = self.previous;
-        let made = self.made.entry(Arc::as_ptr(config)).or_insert_with(|| {
-            // Names kept their places, so a table of the same configuration still points to the right clusters.
-            let old = previous.listeners.iter().find(|(_, old)| Arc::ptr_eq(&old.source, config));
-            match old {
-                Some((_, old)) => old.routes.clone(),
-                None => Arc::new(RouteTable::compile(config, slot_of)),
-            }
-        });
-        made.clone()
+    fn table(&mut self, served: &ServedListener, slot_of: impl Fn(&ClusterName) -> usize) -> Arc<RouteTable> {
+        let config = &served.routes;
+        if let Some(made) = self.made.get(&Arc::as_ptr(config)) {
+            return made.clone();
+        }
+        let name = self.name(served);
+        // Names of clusters kept their places, so a table of the same configuration still points to the right ones.
+        let mut old = self.previous.listeners.iter().map(|(_, old)| old);
+        let table = match old.find(|old| Arc::ptr_eq(&old.source, config) && old.routes.name == name) {
+            Some(old) => old.routes.clone(),
+            None => Arc::new(RouteTable::compile(config, &name, slot_of)),
+        };
+        self.made.insert(Arc::as_ptr(config), table.clone());
+        table
+    }
+
+    /// The configuration's name, with the listener's where that is empty or taken: names of inline configurations need
+    /// not differ, and many control planes call each of them the same.
+    fn name(&mut self, served: &ServedListener) -> RouteConfigName {
+        let name = &served.routes.name;
+        if !name.as_str().is_empty() && self.names.insert(name.clone()) {
+            return name.clone();
+        }
+        let qualified = RouteConfigName::from(format!("{name}@{}", served.listener.name));
+        self.names.insert(qualified.clone());
+        qualified
     }
 }
 

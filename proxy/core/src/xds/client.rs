@@ -112,10 +112,7 @@ impl Review {
 
     /// Refuses a listener that cannot be opened; the one that it would replace stays.
     pub fn refuse_listener(&mut self, current: &Resources, name: &str, reason: String) {
-        match current.listeners.get(name) {
-            Some(held) => self.candidate.listeners.insert(name.to_owned(), held.clone()),
-            None => self.candidate.listeners.remove(name),
-        };
+        self.candidate.restore_listener(name, current);
         self.rejections.push(rejection(type_url::LISTENER, Some(name), reason));
         self.config = self.candidate.settle();
     }
@@ -171,7 +168,8 @@ impl AdsClient {
     /// A stream is open. Returns the first requests.
     pub fn connected(&mut self) -> Vec<DiscoveryRequest> {
         self.disconnected();
-        self.resources.awaits_routes = true;
+        self.resources.awaits_routes =
+            self.subscriptions.listeners || !self.resources.wanted_routes().is_empty();
         self.subscribe()
     }
 

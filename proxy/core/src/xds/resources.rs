@@ -120,6 +120,24 @@ impl Resources {
         eds.collect()
     }
 
+    /// Puts a listener back as it is in `current`, with the routes that it serves.
+    pub(super) fn restore_listener(&mut self, name: &str, current: &Self) {
+        let Some(held) = current.listeners.get(name) else {
+            self.listeners.remove(name);
+            self.served_listeners.remove(name);
+            return;
+        };
+        if let RouteSource::Rds(routes) = &held.value.routes
+            && let Some(held) = current.routes.get(routes.as_str())
+        {
+            self.routes.entry(routes.to_string()).or_insert_with(|| held.clone());
+        }
+        if let Some(served) = current.served_listeners.get(name) {
+            self.served_listeners.insert(served.listener.name.clone(), served.clone());
+        }
+        self.listeners.insert(name.to_owned(), held.clone());
+    }
+
     /// Lets go of what nobody names any more, and says what is to be served now.
     pub(super) fn settle(&mut self) -> Config {
         let (routes, endpoints) = (self.wanted_routes(), self.wanted_endpoints());

@@ -96,6 +96,12 @@ fn contradictions_are_placed_and_named() {
         (rule("[{ name: v1 }, { name: v1 }]"), "backendRefs[1]: v1 is already an arm"),
         (rule("[{ name: v1, kind: Service }]"), "kind Service is not supported"),
         (rule("[{ name: v1, namespace: other }]"), "needs a ReferenceGrant"),
+        (
+            with(
+                "{ rules: [{ name: a, backendRefs: [{ name: v1 }] }, { name: a, backendRefs: [{ name: v1 }] }] }",
+            ),
+            "spec.rules[1].name: another rule is named \"a\"",
+        ),
         (with("{ hostnames: ['a:80'] }"), "spec.hostnames[0]: \"a:80\" is not a host name"),
         (with("{ hostnames: ['a.*'] }"), "is not a host name"),
         (with("{ parentRefs: [{ name: other }] }"), "spec.parentRefs[0]: this version has one Gateway only"),

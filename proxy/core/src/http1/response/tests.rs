@@ -16,7 +16,8 @@ fn framing_follows_rfc_9112_section_6_3() {
     use ResponseFraming::{Chunked, Length, None, UntilClose};
     let cases = [
         (Method::Get, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", Length(5)),
-        (Method::Get, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", None),
+        (Method::Get, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Length(0)),
+        (Method::Get, "HTTP/1.1 200 OK\r\nContent-Length: 0, 0\r\n\r\n", Length(0)),
         (Method::Get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Chunked),
         (Method::Get, "HTTP/1.1 200 OK\r\n\r\n", UntilClose),
         (Method::Get, "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", None),

@@ -73,6 +73,10 @@ fn a_response_is_framed_for_its_client() {
         "HTTP/1.1 404 \r\nContent-Length: 2\r\nconnection: close\r\n\r\n"
     );
     assert_eq!(
+        response("HTTP/1.1 200 OK\r\nContent-Length: 0, 0\r\n\r\n", Version::Http11, true),
+        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    );
+    assert_eq!(
         response("HTTP/1.1 100 Continue\r\n\r\n", Version::Http11, false),
         "HTTP/1.1 100 Continue\r\n\r\n"
     );

@@ -1,0 +1,241 @@
+//! The steps of a request, one by one: instructions (callgrind), allocations and time for each.
+//!
+//! Instructions and allocations are the same at every run; time is not and decides nothing. Each case runs under
+//! callgrind twice, with n and with 2n iterations; the difference over n is the case's own cost.
+
+#![allow(
+    unsafe_code,
+    clippy::disallowed_methods,
+    reason = "an allocator that counts, and a clock, belong to a bench"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use proxy_core::config::{
+    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, Split, VirtualHost,
+    Weight,
+};
+use proxy_core::http1::{
+    Limits, Method, RequestHead, ResponseEdits, ResponseHead, Version, parse_request, parse_response,
+    write_request, write_response,
+};
+use proxy_core::route::{RequestView, RouteTable};
+use proxy_core::split::{Phase, Rendezvous, Sequence};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged; counting touches no memory of the caller.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`, which is the same for the system's allocator.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from `System.alloc` above with the same layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const WRK: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
+const BROWSER: &[u8] = b"GET /shop/cart?item=7 HTTP/1.1\r\nHost: shop.example.com\r\nConnection: keep-alive\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\nAccept: text/html,application/xhtml+xml\r\n\
+    Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-US,en;q=0.9\r\nCache-Control: no-cache\r\n\
+    Cookie: session=0123456789abcdef; theme=dark\r\nReferer: https://shop.example.com/\r\nX-User: 12345\r\n\
+    X-Request-Id: 6f1c6f0e-0a51-4a6a-9f43-8d0f5a1c2b3d\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sat, 21 Nov 2026 00:00:00 GMT\r\n\
+    Content-Type: text/plain\r\nContent-Length: 1024\r\nConnection: keep-alive\r\n\r\n";
+
+struct View<'a>(&'a RequestHead, &'a [u8]);
+
+impl RequestView for View<'_> {
+    fn method(&self) -> &[u8] {
+        self.0.method_token.slice(self.1)
+    }
+    fn authority(&self) -> &[u8] {
+        self.0.authority.slice(self.1)
+    }
+    fn path(&self) -> &[u8] {
+        self.0.path.slice(self.1)
+    }
+    fn header<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.0.headers.iter().filter(move |l| l.name.slice(self.1).eq_ignore_ascii_case(name));
+        lines.map(|l| l.value.slice(self.1))
+    }
+}
+
+fn arms(weights: &[u32]) -> Vec<Arm> {
+    let arm = |(i, w): (usize, &u32)| Arm {
+        name: format!("v{i}").into(),
+        cluster: format!("v{i}").into(),
+        weight: Weight(*w),
+    };
+    weights.iter().enumerate().map(arm).collect()
+}
+
+/// `prefixes` routes that do not match, `headers` that match but for a header, then the one that matches.
+fn table(prefixes: usize, headers: usize) -> RouteTable {
+    let route = |path: String, headers: Vec<HeaderMatch>| Route {
+        name: "".into(),
+        path: PathMatch::Prefix(path.into()),
+        headers,
+        split: Split { arms: arms(&[95, 5]), key: None },
+    };
+    let header = |i: usize| HeaderMatch {
+        name: FieldName::Header(format!("x-header-{i}").into()),
+        predicate: Predicate::Exact("yes".into()),
+    };
+    let mut routes: Vec<_> = (0..prefixes).map(|i| route(format!("/service-{i}/"), vec![])).collect();
+    routes.extend((0..headers).map(|i| route("/".to_owned(), vec![header(i)])));
+    routes.push(route("/".to_owned(), vec![]));
+    let config = RouteConfiguration {
+        name: "r".into(),
+        virtual_hosts: vec![VirtualHost { name: "h".into(), domains: vec![Domain::Any], routes }],
+        ignore_port_in_host_matching: true,
+        validate_clusters: false,
+    };
+    RouteTable::compile(&config, &config.name, |_| 0)
+}
+
+fn parsed(bytes: &[u8]) -> RequestHead {
+    let mut head = RequestHead::default();
+    assert_eq!(parse_request(bytes, &Limits::default(), &mut head), Ok(true));
+    head
+}
+
+/// A case: its name, and its set-up, which returns what is repeated.
+type Case = (&'static str, fn() -> Box<dyn FnMut()>);
+
+const CASES: &[Case] = &[
+    ("parse request, wrk", || {
+        let mut head = RequestHead::default();
+        Box::new(move || {
+            let _ = black_box(parse_request(black_box(WRK), &Limits::default(), &mut head));
+        })
+    }),
+    ("parse request, browser", || {
+        let mut head = RequestHead::default();
+        Box::new(move || {
+            let _ = black_box(parse_request(black_box(BROWSER), &Limits::default(), &mut head));
+        })
+    }),
+    ("write request, wrk", || {
+        let (head, mut out) = (parsed(WRK), Vec::with_capacity(4096));
+        Box::new(move || {
+            out.clear();
+            write_request(&mut out, black_box(WRK), &head, b"");
+        })
+    }),
+    ("write request, browser", || {
+        let (head, mut out) = (parsed(BROWSER), Vec::with_capacity(4096));
+        Box::new(move || {
+            out.clear();
+            write_request(&mut out, black_box(BROWSER), &head, b"");
+        })
+    }),
+    ("parse response", || {
+        let mut head = ResponseHead::default();
+        Box::new(move || {
+            let _ =
+                black_box(parse_response(black_box(RESPONSE), &Limits::default(), Method::Get, &mut head));
+        })
+    }),
+    ("write response", || {
+        let (mut head, mut out) = (ResponseHead::default(), Vec::with_capacity(4096));
+        assert_eq!(parse_response(RESPONSE, &Limits::default(), Method::Get, &mut head), Ok(true));
+        let edits = ResponseEdits { client: Version::Http11, keep_alive: true };
+        Box::new(move || {
+            out.clear();
+            write_response(&mut out, black_box(RESPONSE), &head, edits);
+        })
+    }),
+    ("match, 1 route", || matching(0, 0)),
+    ("match, behind 1,000 prefixes", || matching(1_000, 0)),
+    ("match, behind 10,000 prefixes", || matching(10_000, 0)),
+    ("match, behind 20 header routes", || matching(0, 20)),
+    ("split, sequence of 2", || {
+        let mut sequence = Sequence::new(&arms(&[95, 5]), Phase::START);
+        Box::new(move || {
+            black_box(sequence.next());
+        })
+    }),
+    ("split, sequence of 4", || {
+        let mut sequence = Sequence::new(&arms(&[70, 20, 9, 1]), Phase::START);
+        Box::new(move || {
+            black_box(sequence.next());
+        })
+    }),
+    ("split, rendezvous of 4", || {
+        let rendezvous = Rendezvous::new(&arms(&[70, 20, 9, 1]), "salt");
+        Box::new(move || {
+            black_box(rendezvous.pick(black_box(b"user-12345")));
+        })
+    }),
+];
+
+fn matching(prefixes: usize, headers: usize) -> Box<dyn FnMut()> {
+    let (table, head) = (table(prefixes, headers), parsed(BROWSER));
+    Box::new(move || {
+        let found = table.find(&View(&head, black_box(BROWSER))).map(|(number, _)| number);
+        assert_eq!(black_box(found), Ok(prefixes + headers));
+    })
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        // Under callgrind: one case, so often.
+        ["--case", number, iterations] => {
+            let number: usize = number.parse().expect("a number");
+            let mut case = CASES[number].1();
+            for _ in 0..iterations.parse::<u64>().expect("a number") {
+                case();
+            }
+        }
+        ["--smoke"] => report(10),
+        _ => report(200_000),
+    }
+}
+
+fn report(iterations: u64) {
+    println!("{:<34}{:>14}{:>13}{:>10}", "", "instructions", "allocations", "ns");
+    for (number, (name, set_up)) in CASES.iter().enumerate() {
+        let mut case = set_up();
+        case();
+        let allocated = ALLOCATIONS.load(Ordering::Relaxed);
+        let started = Instant::now();
+        (0..iterations).for_each(|_| case());
+        let nanos = started.elapsed().as_nanos() as f64 / iterations as f64;
+        let allocations = (ALLOCATIONS.load(Ordering::Relaxed) - allocated) as f64 / iterations as f64;
+        let instructions = instructions(number).map_or("-".to_owned(), |n| n.to_string());
+        println!("{name:<34}{instructions:>14}{allocations:>13}{nanos:>10.1}");
+        assert!(allocations == 0.0, "{name} allocates");
+    }
+}
+
+/// Instructions of one iteration, or nothing where valgrind is not installed.
+fn instructions(case: usize) -> Option<u64> {
+    const ITERATIONS: u64 = 1_000;
+    let collected = |iterations: u64| {
+        let output = Command::new("valgrind")
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(std::env::current_exe().ok()?)
+            .args(["--case", &case.to_string(), &iterations.to_string()])
+            .output()
+            .ok()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = text.lines().find_map(|l| l.split_once("Collected :"))?.1.trim().to_owned();
+        line.parse::<u64>().ok()
+    };
+    Some((collected(2 * ITERATIONS)? - collected(ITERATIONS)?) / ITERATIONS)
+}
