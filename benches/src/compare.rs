@@ -1,9 +1,7 @@
 //! One proxy at a time on core 0, origin and load on core 1; rounds interleaved, medians reported.
 
 mod peer;
-mod process;
 mod report;
-mod wrk;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
+use crate::process::{self, OTHER_CORE, PROXY_CORE, Running};
+use crate::wrk::Loader;
 use peer::Peer;
-use process::Running;
 use report::{Report, Row};
-use wrk::Loader;
 
 /// How the comparison runs.
 #[derive(Debug, Args)]
@@ -39,9 +37,6 @@ pub(crate) struct Flags {
     out: Option<PathBuf>,
 }
 
-/// Core of the proxy, and core of everything else.
-const PROXY_CORE: usize = 0;
-const OTHER_CORE: usize = 1;
 const LISTEN: u16 = 18_100;
 const ORIGINS: [u16; 2] = [18_101, 18_102];
 const UNIX_ORIGIN: &str = "origin.sock";
@@ -52,7 +47,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let weir = match &flags.weir {
         Some(path) => path.clone(),
-        None => process::build_weir()?,
+        None => process::build("proxy", "weir-proxy")?,
     };
     let origin = peer::origin(folder.path()).start(OTHER_CORE)?;
     process::wait_for_port(ORIGINS[0])?;

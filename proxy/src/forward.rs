@@ -252,7 +252,7 @@ async fn send_on(
         Box::pin(upload::duplex(worker, &mut upstream, client, exchange, upload)).await?
     };
     if received.upstream_reusable && upload.sent {
-        pool.put(upstream, received.bodiless, Instant::now());
+        pool.put(upstream, received.bodiless, worker.recent_time());
     }
     Ok(Finished {
         status: received.status,

@@ -100,6 +100,8 @@ pub(crate) struct Worker {
     exchanges: RefCell<Vec<Box<Exchange>>>,
     body_buffers: RefCell<Vec<Vec<u8>>>,
     draining: Cell<bool>,
+    /// The time of the last tick: exact enough for idle time-outs, and free.
+    ticked: Cell<Instant>,
 }
 
 /// Starts the workers.
@@ -255,7 +257,8 @@ async fn tick(worker: Rc<Worker>) {
     let mut interval = tokio::time::interval(TICK);
     loop {
         interval.tick().await;
-        worker.view().housekeeping(Instant::now());
+        worker.ticked.set(Instant::now());
+        worker.view().housekeeping(worker.ticked.get());
     }
 }
 
@@ -275,6 +278,7 @@ impl Worker {
             exchanges: RefCell::default(),
             body_buffers: RefCell::default(),
             draining: Cell::new(false),
+            ticked: Cell::new(Instant::now()),
         }
     }
 
@@ -341,6 +345,11 @@ impl Worker {
         if free.len() < MAX_FREE_BODY_BUFFERS {
             free.push(buffer);
         }
+    }
+
+    /// The time, up to a tick ago.
+    pub(crate) const fn recent_time(&self) -> Instant {
+        self.ticked.get()
     }
 
     pub(crate) const fn is_draining(&self) -> bool {

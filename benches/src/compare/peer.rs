@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::process::{Launch, find, version};
 use super::{LISTEN, ORIGINS, UNIX_ORIGIN};
+use crate::process::{Launch, find, version};
 
 pub(super) struct Peer {
     pub(super) name: &'static str,

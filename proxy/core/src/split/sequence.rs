@@ -25,12 +25,17 @@ impl Phase {
 /// reduced first, so nearly every split stays below.
 const LONGEST_REPLAY: u64 = 1 << 16;
 
+/// Small totals are scaled up to about this.
+const RESOLUTION: i64 = 1 << 24;
+
 /// The state of one split on one worker.
 #[derive(Debug, Clone)]
 pub struct Sequence {
     arms: Vec<Credit>,
     /// Sum of weights, W.
     total: i64,
+    /// Requests after which the sequence repeats.
+    period: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -53,7 +58,8 @@ impl Sequence {
     /// A sequence over `arms`, whose weights add up to at least 1, started at a phase of its period.
     pub fn new(arms: &[Arm], phase: Phase) -> Self {
         let mut sequence = Self::at_rest(arms);
-        let start = sequence.total.unsigned_abs() * u64::from(phase.worker) / u64::from(phase.workers.max(1));
+        let start =
+            sequence.period.unsigned_abs() * u64::from(phase.worker) / u64::from(phase.workers.max(1));
         if start <= LONGEST_REPLAY {
             for _ in 0..start {
                 sequence.next();
@@ -69,16 +75,20 @@ impl Sequence {
             .iter()
             .map(|arm| Credit { name: arm.name.clone(), weight: i64::from(arm.weight.0), owed: 0 })
             .collect();
-        let mut sequence = Self { arms, total: 0 };
-        sequence.reduce();
+        let mut sequence = Self { arms, total: 0, period: 0 };
+        sequence.normalize();
         sequence
     }
 
-    /// Divides the weights by their greatest common divisor: 90/10 repeats after 10 requests, not after 100.
-    fn reduce(&mut self) {
+    /// Divides the weights by their greatest common divisor, as 90/10 repeats after 10 requests, not after 100; then scales
+    /// them up, so that a credit taken over from another total loses next to nothing.
+    fn normalize(&mut self) {
         let divisor = self.arms.iter().fold(0, |divisor, arm| gcd(divisor, arm.weight)).max(1);
-        self.arms.iter_mut().for_each(|arm| arm.weight /= divisor);
-        self.total = self.arms.iter().map(|a| a.weight).sum::<i64>().max(1);
+        let sum: i64 = self.arms.iter().map(|arm| arm.weight / divisor).sum();
+        self.period = sum.max(1);
+        let scale = (RESOLUTION / self.period).max(1);
+        self.arms.iter_mut().for_each(|arm| arm.weight = arm.weight / divisor * scale);
+        self.total = self.period * scale;
     }
 
     /// A valid state after `requests`, computed at once: every arm was served its share rounded down, and those next to fall
@@ -135,21 +145,26 @@ impl Sequence {
     /// weights change 20 times a second.
     pub fn rebase(&mut self, arms: &[Arm]) {
         let mut next = Self::at_rest(arms);
-        for arm in next.arms.iter_mut().filter(|a| a.weight > 0) {
-            if let Some(old) = self.arms.iter().find(|old| old.name == arm.name) {
+        let mut settling = Vec::new();
+        for (i, arm) in next.arms.iter_mut().enumerate().filter(|(_, a)| a.weight > 0) {
+            let old = self.arms.iter().find(|old| old.name == arm.name);
+            let mut same_share = false;
+            if let Some(old) = old {
                 arm.owed = (i128::from(old.owed) * i128::from(next.total) / i128::from(self.total)) as i64;
+                let (before, after) = (i128::from(old.weight), i128::from(arm.weight));
+                same_share = before * i128::from(next.total) == after * i128::from(self.total);
             }
+            settling.push((same_share, std::cmp::Reverse(arm.weight), i));
         }
-        next.settle();
+        settling.sort_unstable();
+        next.settle(settling.into_iter().map(|(_, _, i)| i));
         *self = next;
     }
 
-    /// Makes the credits add up to 0 again: arms that left took theirs along. The heaviest arms take the difference, as
-    /// for them it is worth the least time.
-    fn settle(&mut self) {
+    /// Makes the credits add up to 0 again: arms that left took theirs along. Arms whose share changed take the difference
+    /// first, so that the others stay exact; among them the heaviest, as for it it is worth the least time.
+    fn settle(&mut self, order: impl Iterator<Item = usize>) {
         let mut difference = -self.arms.iter().map(|a| a.owed).sum::<i64>();
-        let mut order: Vec<_> = (0..self.arms.len()).filter(|i| self.arms[*i].weight > 0).collect();
-        order.sort_by_key(|i| std::cmp::Reverse(self.arms[*i].weight));
         for i in order {
             let arm = &mut self.arms[i];
             let settled = (arm.owed + difference).clamp(1 - self.total, self.total - 1);
@@ -229,6 +244,22 @@ mod tests {
             canary += (0..5).filter(|_| sequence.next() == 1).count();
         }
         assert!((99..=101).contains(&canary), "{canary} of 10,000");
+    }
+
+    #[test]
+    fn an_arm_whose_share_stays_is_exact_while_others_change() {
+        let mut sequence = Sequence::new(&arms(&[90, 0, 10]), Phase::START);
+        let (mut stable, mut total) = (0, 0);
+        for update in 0..2_000_u32 {
+            let second = update % 11;
+            sequence.rebase(&arms(&[90, second, 10 - second]));
+            for _ in 0..7 + update % 5 {
+                stable += u32::from(sequence.next() == 0);
+                total += 1;
+            }
+        }
+        let off = f64::from(stable) - f64::from(total) * 0.9;
+        assert!(off.abs() < 2.0, "{off} off after {total}");
     }
 
     proptest! {

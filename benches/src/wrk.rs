@@ -5,28 +5,28 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::OTHER_CORE;
-use super::process::find;
+use crate::process::OTHER_CORE;
+use crate::process::find;
 
-pub(super) struct Loader {
+pub(crate) struct Loader {
     wrk: Option<PathBuf>,
 }
 
-pub(super) struct Load {
-    pub(super) requests: u64,
-    pub(super) errors: u64,
+pub(crate) struct Load {
+    pub(crate) requests: u64,
+    pub(crate) errors: u64,
 }
 
 impl Loader {
-    pub(super) fn find() -> Self {
+    pub(crate) fn find() -> Self {
         Self { wrk: find("wrk") }
     }
 
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         if self.wrk.is_some() { "wrk" } else { "own closed loop" }
     }
 
-    pub(super) fn run(&self, port: u16, connections: usize, seconds: u64) -> Result<Load> {
+    pub(crate) fn run(&self, port: u16, connections: usize, seconds: u64) -> Result<Load> {
         let mut command = Command::new("taskset");
         command.args(["-c", &OTHER_CORE.to_string()]);
         match &self.wrk {

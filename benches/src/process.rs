@@ -7,19 +7,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+/// Core of the proxy, and core of everything else.
+pub(crate) const PROXY_CORE: usize = 0;
+/// See [`PROXY_CORE`].
+pub(crate) const OTHER_CORE: usize = 1;
+
 /// How a process is started.
 #[derive(Debug, Clone)]
-pub(super) struct Launch {
-    pub(super) program: PathBuf,
-    pub(super) arguments: Vec<String>,
+pub(crate) struct Launch {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
 }
 
 /// A process that ends with this value.
-pub(super) struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Launch {
     /// Starts it on one core.
-    pub(super) fn start(&self, core: usize) -> Result<Running> {
+    pub(crate) fn start(&self, core: usize) -> Result<Running> {
         let child = Command::new("taskset")
             .args(["-c", &core.to_string()])
             .arg(&self.program)
@@ -34,7 +39,7 @@ impl Launch {
 
 impl Running {
     /// User and system time of the process and its children, in ticks.
-    pub(super) fn cpu_ticks(&self) -> Result<(u64, u64)> {
+    pub(crate) fn cpu_ticks(&self) -> Result<(u64, u64)> {
         let (mut user, mut system) = (0, 0);
         for pid in family(self.0.id()) {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -49,8 +54,19 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Ends it as a crash would.
+    pub(crate) fn kill(mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
+        }
         // SIGTERM first, so that masters end their workers.
         let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -78,18 +94,18 @@ fn family(root: u32) -> Vec<u32> {
     family
 }
 
-/// The workspace's own proxy, built as it ships.
-pub(super) fn build_weir() -> Result<PathBuf> {
+/// A program of this workspace, built as it ships.
+pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(["build", "--release", "--package", "proxy"]).status()?;
-    ensure!(status.success(), "weir-proxy does not build");
+    let status = Command::new(cargo).args(["build", "--release", "--package", package]).status()?;
+    ensure!(status.success(), "{program} does not build");
     // This program lies in the same target folder.
     let folder = std::env::current_exe()?;
     let target = folder.parent().and_then(|p| p.parent()).context("an odd target folder")?;
-    Ok(target.join("release/weir-proxy"))
+    Ok(target.join("release").join(program))
 }
 
-pub(super) fn wait_for_port(port: u16) -> Result<()> {
+pub(crate) fn wait_for_port(port: u16) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(15);
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         if Instant::now() > deadline {
@@ -101,7 +117,7 @@ pub(super) fn wait_for_port(port: u16) -> Result<()> {
 }
 
 /// Two processes on one port would share the load without a word.
-pub(super) fn wait_for_free(port: u16, limit: Duration) -> Result<()> {
+pub(crate) fn wait_for_free(port: u16, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     while TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
         if Instant::now() > deadline {
@@ -113,17 +129,20 @@ pub(super) fn wait_for_free(port: u16, limit: Duration) -> Result<()> {
 }
 
 /// A program on the path.
-pub(super) fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let extra = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(extra).map(|folder| folder.join(name)).find(|p| p.is_file())
 }
 
 /// What a program says of its version: the first number with a dot in it.
-pub(super) fn version(program: &PathBuf, flag: &str) -> String {
+pub(crate) fn version(program: &PathBuf, flag: &str) -> String {
     let Ok(output) = Command::new(program).arg(flag).output() else { return String::new() };
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
+    // The path of the program, which some print first, may hold numbers as well.
+    let after = ["version: ", "version "].iter().find_map(|word| text.split_once(word));
+    let text = after.map_or(text.as_str(), |(_, rest)| rest);
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '-'));
     let is_version = |w: &&str| w.starts_with(|c: char| c.is_ascii_digit()) && w.contains('.');
     let numbers = |w: &str| w.split('-').next().unwrap_or(w).to_owned();
