@@ -1,5 +1,6 @@
 //! A byte stream to a peer: TCP, or a Unix socket where the peer is on the same machine.
 
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -54,11 +55,14 @@ impl Socket {
         }
     }
 
+    /// Waits until there is something to read. By the one waker slot of the reading side: the method of the same name on
+    /// tokio's streams serves any number of waiters and costs more.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Unix(stream) => stream.readable().await,
-        }
+        poll_fn(|cx| match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        })
+        .await
     }
 
     /// Whether the runtime knows of nothing on an idle connection: neither its end nor a byte that nobody asked for. No
