@@ -1,5 +1,6 @@
 //! `weir-control`: the control plane as a process.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,7 +39,11 @@ fn main() -> ExitCode {
         Ok(filter) => filter,
         Err(error) => return fail(BAD_INPUT, &format!("--log-level {log_level:?}: {error}")),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let config = match ControlConfig::from_file(&config) {
         Ok(config) => config,
         Err(error) => return fail(BAD_INPUT, &error.to_string()),

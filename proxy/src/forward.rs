@@ -6,7 +6,7 @@ mod reply;
 mod upload;
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proxy_core::http1::{
     BodyReader, Output, RequestHead, ResponseEdits, ResponseHead, Version, write_request,
@@ -88,42 +88,45 @@ pub(crate) async fn serve(
     // One snapshot from here to the end.
     let view = worker.view();
     let Some(listener) = view.listener(worker, listener) else {
-        return refuse(worker, None, client, exchange, started, Reason::ListenerGone).await;
+        worker.cells.failures[Reason::ListenerGone as usize].add(1);
+        return answer(worker, client, exchange, Reason::ListenerGone).await;
     };
-
-    let (routed, cluster) = match route(worker, &view, &listener, exchange) {
-        Ok(routed) => routed,
-        Err(reason) => return refuse(worker, Some(&listener), client, exchange, started, reason).await,
-    };
-    let mut routed = routed;
-    let pool = match pick(worker, cluster.as_deref()) {
-        Ok(pool) => pool,
-        Err(reason) => {
-            return refuse_routed(worker, &listener, &routed, client, exchange, started, reason).await;
-        }
-    };
-    routed.pool = Some(pool.clone());
-    let in_flight = InFlight::start(&pool);
-
-    let mut upload = Upload::prepare(exchange, &pool);
-    let finished = match upload {
-        Ok(ref mut upload) => send(worker, &pool, cluster.as_deref(), client, exchange, upload).await,
-        Err(reason) => Err(reason),
-    };
-    drop(in_flight);
-    match (finished, upload) {
-        (Ok(finished), Ok(upload)) => {
+    let mut routed = Routed::default();
+    match exchange_with_upstream(worker, &view, &listener, client, exchange, &mut routed).await {
+        Ok((finished, used)) => {
             observe(worker, &listener, &routed, exchange, started, &finished);
-            if finished.client_reusable {
-                Next::Request(upload.used)
-            } else {
-                Next::Close { gone: finished.failure == Some(Reason::ClientGone) }
+            match finished {
+                Finished { client_reusable: true, .. } => Next::Request(used),
+                Finished { failure, .. } => Next::Close { gone: failure == Some(Reason::ClientGone) },
             }
         }
-        (Err(reason), _) | (_, Err(reason)) => {
-            refuse_routed(worker, &listener, &routed, client, exchange, started, reason).await
+        Err(reason) => {
+            let finished =
+                Finished { status: reason.status(), failure: Some(reason), client_reusable: false };
+            observe(worker, &listener, &routed, exchange, started, &finished);
+            answer(worker, client, exchange, reason).await
         }
     }
+}
+
+/// Match, choose, pick, send. Returns how it ended and how many bytes of `from_client` it used; a failure means that
+/// nothing was sent to the client yet.
+async fn exchange_with_upstream(
+    worker: &Rc<Worker>,
+    view: &View,
+    listener: &ListenerView,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+    routed: &mut Routed,
+) -> Result<(Finished, usize), Reason> {
+    let cluster = route(worker, view, listener, exchange, routed)?;
+    let pool = cluster.pick(worker).ok_or(Reason::NoEndpoint)?;
+    routed.pool = Some(pool.clone());
+    let _in_flight = InFlight::start(&pool);
+    let mut upload = Upload::prepare(exchange, &pool)?;
+    let timeout = cluster.table.connect_timeout;
+    let finished = send(worker, &pool, timeout, client, exchange, &mut upload).await?;
+    Ok((finished, upload.used))
 }
 
 /// Match, then choose an arm and its cluster.
@@ -132,7 +135,8 @@ fn route(
     view: &View,
     listener: &ListenerView,
     exchange: &Exchange,
-) -> Result<(Routed, Option<Rc<ClusterView>>), Reason> {
+    routed: &mut Routed,
+) -> Result<Rc<ClusterView>, Reason> {
     let request = Request { head: &exchange.request, buffer: &exchange.from_client };
     let (number, route) = listener.table.find(&request).map_err(|missing| match missing {
         NoRoute::NoVirtualHost => Reason::NoVirtualHost,
@@ -141,14 +145,8 @@ fn route(
     let route_view = listener.route(worker, number, route);
     let arm = route_view.choose(route, &request);
     let target = route.targets.get(arm).ok_or(Reason::NoRoute)?;
-    let cluster = view.cluster(worker, target.slot);
-    Ok((Routed { route: Some(route_view), arm, pool: None }, cluster))
-}
-
-/// An endpoint of the cluster, as this worker's pool.
-fn pick(worker: &Worker, cluster: Option<&ClusterView>) -> Result<Rc<Pool>, Reason> {
-    let cluster = cluster.ok_or(Reason::NoCluster)?;
-    cluster.pick(worker).ok_or(Reason::NoEndpoint)
+    *routed = Routed { route: Some(route_view), arm, pool: None };
+    view.cluster(worker, target.slot).ok_or(Reason::NoCluster)
 }
 
 /// The request on its way up: what of its body is at hand, and what is still to come.
@@ -180,22 +178,21 @@ impl Upload {
     }
 }
 
-/// Sends the request and passes the response back. A failure means that nothing was sent to the client yet.
+/// Sends the request and passes the response back.
 async fn send(
     worker: &Rc<Worker>,
     pool: &Rc<Pool>,
-    cluster: Option<&ClusterView>,
+    connect_timeout: Duration,
     client: &mut Socket,
     exchange: &mut Exchange,
     upload: &mut Upload,
 ) -> Result<Finished, Reason> {
-    let timeout = cluster.map(|c| c.table.connect_timeout).unwrap_or_default();
     let mut retried = false;
     loop {
         let idle = if retried { None } else { pool.take_idle(exchange.request.method, &worker.cells) };
         let leased = match idle {
             Some(leased) => leased,
-            None => pool.connect(timeout, &worker.cells).await.map_err(|error| match error {
+            None => pool.connect(connect_timeout, &worker.cells).await.map_err(|error| match error {
                 ConnectError::Failed(_) => Reason::ConnectFailed,
                 ConnectError::TimedOut => Reason::ConnectTimeout,
             })?,
@@ -302,40 +299,6 @@ fn observe(
         flag: finished.failure.map_or("", Reason::flag),
         duration,
     });
-}
-
-/// Answers a request that found no way, and counts it.
-async fn refuse(
-    worker: &Rc<Worker>,
-    listener: Option<&Rc<ListenerView>>,
-    client: &mut Socket,
-    exchange: &mut Exchange,
-    started: Instant,
-    reason: Reason,
-) -> Next {
-    match listener {
-        Some(listener) => {
-            refuse_routed(worker, listener, &Routed::default(), client, exchange, started, reason).await
-        }
-        None => {
-            worker.cells.failures[reason as usize].add(1);
-            answer(worker, client, exchange, reason).await
-        }
-    }
-}
-
-async fn refuse_routed(
-    worker: &Rc<Worker>,
-    listener: &ListenerView,
-    routed: &Routed,
-    client: &mut Socket,
-    exchange: &mut Exchange,
-    started: Instant,
-    reason: Reason,
-) -> Next {
-    let finished = Finished { status: reason.status(), failure: Some(reason), client_reusable: false };
-    observe(worker, listener, routed, exchange, started, &finished);
-    answer(worker, client, exchange, reason).await
 }
 
 /// Sends a reply of our own. The connection goes on if the request had no body.

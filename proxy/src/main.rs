@@ -1,5 +1,6 @@
 //! `weir-proxy`: the data plane as a process.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -39,7 +40,11 @@ fn main() -> ExitCode {
         Ok(filter) => filter,
         Err(error) => return fail(BAD_INPUT, &format!("--log-level {:?}: {error}", flags.log_level)),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let bootstrap = match Bootstrap::from_file(&flags.config_path) {
         Ok(bootstrap) => bootstrap,
         Err(error) => return fail(BAD_INPUT, &error.to_string()),

@@ -10,3 +10,17 @@ mod sequence;
 
 pub use rendezvous::Rendezvous;
 pub use sequence::{Phase, Sequence};
+
+/// Arms v0, v1 and so on with these weights.
+#[cfg(test)]
+fn arms(weights: &[u32]) -> Vec<crate::config::Arm> {
+    weights
+        .iter()
+        .enumerate()
+        .map(|(i, w)| crate::config::Arm {
+            name: format!("v{i}").into(),
+            cluster: format!("v{i}").into(),
+            weight: crate::config::Weight(*w),
+        })
+        .collect()
+}

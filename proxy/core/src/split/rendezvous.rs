@@ -84,19 +84,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Weight;
-
-    fn arms(weights: &[u32]) -> Vec<Arm> {
-        weights
-            .iter()
-            .enumerate()
-            .map(|(i, w)| Arm {
-                name: format!("v{i}").into(),
-                cluster: format!("v{i}").into(),
-                weight: Weight(*w),
-            })
-            .collect()
-    }
+    use crate::split::arms;
 
     fn user(id: u32) -> [u8; 4] {
         id.to_le_bytes()

@@ -187,19 +187,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Weight;
-
-    fn arms(weights: &[u32]) -> Vec<Arm> {
-        weights
-            .iter()
-            .enumerate()
-            .map(|(i, w)| Arm {
-                name: format!("v{i}").into(),
-                cluster: format!("v{i}").into(),
-                weight: Weight(*w),
-            })
-            .collect()
-    }
+    use crate::split::arms;
 
     fn weights() -> impl Strategy<Value = Vec<u32>> {
         proptest::collection::vec(prop_oneof![0_u32..5, 0_u32..100, 0_u32..2_000_000], 1..8)
