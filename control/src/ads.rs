@@ -115,6 +115,13 @@ impl Client {
                 self.hub.fleet(|fleet| fleet.connected(&id, &cluster, &user_agent));
                 self.id = Some(id);
             }
+            Event::UnknownType { type_url } => {
+                tracing::warn!(
+                    node = self.id,
+                    type_url,
+                    "asked for a type that this control plane does not have"
+                );
+            }
             Event::Acknowledged { type_url, version, config_version } => {
                 let Some(id) = &self.id else { return };
                 tracing::debug!(node = id, type_url, version, config_version, "acknowledged");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control_core::model::{Objects, read};
-use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -132,40 +132,56 @@ fn read_file(path: &Path) -> io::Result<String> {
     std::fs::read_to_string(path)
 }
 
-/// Waits for a change, or a rescan, and then for its end.
+/// Waits for a change, or a rescan, and then until no file is being written; for a second at most, as somebody may never
+/// stop.
 async fn settle(events: &mut mpsc::UnboundedReceiver<Change>) {
     let Ok(Some(first)) = timeout_at(Instant::now() + RESCAN, events.recv()).await else { return };
+    let limit = Instant::now() + RESCAN;
+    let mut open = BTreeSet::new();
     let mut change = first;
     loop {
-        let quiet = match change {
-            Change::Writing => WRITING,
-            Change::Done => SETTLE,
+        match change {
+            Change::Writing(path) => open.insert(path),
+            Change::Done(path) => open.remove(&path),
         };
-        match timeout_at(Instant::now() + quiet, events.recv()).await {
+        let quiet = if open.is_empty() { SETTLE } else { WRITING };
+        match timeout_at(limit.min(Instant::now() + quiet), events.recv()).await {
             Ok(Some(next)) => change = next,
             Ok(None) | Err(_) => return,
         }
     }
 }
 
-/// What an event says about the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What an event says about a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
-    /// Its content changes; the writer has it open.
-    Writing,
+    /// It is new, or its content changes: the writer has it open, or will put something in its place.
+    Writing(PathBuf),
     /// It is whole: closed, renamed, linked.
-    Done,
+    Done(PathBuf),
 }
 
 impl Change {
     fn of(event: &Event) -> Option<Self> {
+        // Of a rename, the last path is the new one.
+        let path = event.paths.last()?.clone();
         match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Self::Done),
-            EventKind::Modify(ModifyKind::Data(_)) => Some(Self::Writing),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Self::Done(path)),
+            EventKind::Modify(ModifyKind::Data(_))
+            | EventKind::Create(CreateKind::File)
+            | EventKind::Remove(_) => Some(Self::Writing(path)),
             EventKind::Access(_) => None,
-            _ => Some(Self::Done),
+            _ => Some(Self::Done(path)),
         }
     }
+}
+
+/// Whether a change of `path` can be one of the source: of a file of its kinds, of a link, or of a folder. A log that
+/// grows beside the source is neither.
+fn concerns(source: &Path, path: &Path) -> bool {
+    let is_resource = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+    let is_plain_file = path.symlink_metadata().is_ok_and(|m| m.is_file());
+    path == source || path.file_name() == source.file_name() || is_resource || !is_plain_file
 }
 
 /// The folders whose events matter: those of the path and of what it links to, as a swap of a link changes nothing in the
@@ -178,8 +194,10 @@ struct Watch {
 
 impl Watch {
     fn new(path: &Path, events: mpsc::UnboundedSender<Change>) -> Self {
+        let source = path.to_owned();
         let handler = move |event: notify::Result<Event>| {
-            if let Some(change) = event.ok().as_ref().and_then(Change::of) {
+            let event = event.ok().filter(|e| e.paths.iter().any(|path| concerns(&source, path)));
+            if let Some(change) = event.as_ref().and_then(Change::of) {
                 let _ = events.send(change);
             }
         };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proxy_core::config::Address;
+use proxy_core::config::{Address, ListenerName};
 use proxy_core::snapshot::{CompileError, Snapshot};
 use proxy_core::xds::{AdsClient, Conclusion, Review, Subscriptions};
 use xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
@@ -122,7 +122,15 @@ impl Controller {
 
     fn open_listeners(&mut self, review: &mut Review) {
         let listeners: Vec<_> = review.resources().listeners().map(|held| held.value.clone()).collect();
+        let mut owners: HashMap<Address, ListenerName> = HashMap::new();
         for listener in listeners {
+            // Static ones come first. Port 0 is another port each time, but one socket would serve both.
+            if let Some(owner) = owners.insert(listener.address.clone(), listener.name.clone()) {
+                owners.insert(listener.address.clone(), owner.clone());
+                let reason = format!("listener \"{owner}\" already has {}", listener.address);
+                review.refuse_listener(self.client.resources(), listener.name.as_str(), reason);
+                continue;
+            }
             let opened = self.sockets.open(&listener.address, self.workers.len()).map_err(|e| e.to_string());
             let opened = opened.and_then(|()| {
                 let mut paths = listener.access_logs.iter();
@@ -188,7 +196,7 @@ impl Controller {
 
     /// Whether a first configuration is in use: every type that is followed was answered, and every listener serves.
     fn is_configured(&self) -> bool {
-        let answered = |url| !self.client.version(url).is_empty();
+        let answered = |url| self.client.is_answered(url);
         let Subscriptions { listeners, clusters } = self.subscriptions;
         (!listeners || answered(type_url::LISTENER))
             && (!clusters || answered(type_url::CLUSTER))

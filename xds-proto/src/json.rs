@@ -140,8 +140,21 @@ impl UnknownKeys {
     }
 
     fn collect_field(&mut self, value: &Value, field: &FieldDescriptor, in_resource: bool, at: &str) {
-        let Kind::Message(message) = field.kind() else {
-            return;
+        let message = match field.kind() {
+            Kind::Message(message) => message,
+            Kind::Enum(known) => {
+                // The deserializer, lenient as it must be about keys, would take such a word for the default.
+                let words = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+                for word in
+                    words.iter().filter_map(Value::as_str).filter(|w| known.get_value_by_name(w).is_none())
+                {
+                    let names: Vec<_> = known.values().map(|v| v.name().to_owned()).collect();
+                    let hint = did_you_mean(word, names.iter().map(String::as_str));
+                    self.in_resources.push(format!("{at}: `{word}` is not a {}{hint}", known.name()));
+                }
+                return;
+            }
+            _ => return,
         };
         match value {
             Value::Array(items) => {

@@ -170,6 +170,16 @@ fn an_rbac_condition_that_a_plain_decoder_loses_is_refused() {
     );
 }
 
+/// Decoders merge the two: what each part hides from the gate would be read as one message.
+#[test]
+fn a_singular_message_that_occurs_twice_is_refused() {
+    let bytes = [embed(3, &[]), embed(3, &[])].concat();
+    let refusal =
+        Gate::standard().admit_message("envoy.config.cluster.v3.Cluster", &bytes).expect_err("refused");
+    assert_eq!(refusal.path, "eds_cluster_config");
+    assert_eq!(refusal.problem, Problem::Malformed { reason: "a singular field occurs twice" });
+}
+
 #[test]
 fn nesting_beyond_the_limit_is_refused() {
     // google.protobuf.Struct nests in itself: Value { list_value { values { ... } } }.

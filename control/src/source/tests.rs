@@ -61,6 +61,33 @@ async fn a_rename_over_the_file_is_taken() {
 }
 
 #[tokio::test]
+async fn a_log_that_grows_beside_the_source_does_not_hold_it_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("shop.yaml");
+    std::fs::write(&file, backend("a")).expect("written");
+    let hub = hub();
+    let mut source = Source::new(file.clone());
+    source.load(&hub).expect("taken");
+    let follower = tokio::spawn(source.follow(hub.clone()));
+    let noisy = folder.path().to_owned();
+    // Never closed, never quiet: once a file of no interest, once one that could be a resource.
+    let noise = tokio::spawn(async move {
+        use std::io::Write as _;
+        let mut files =
+            ["access.log", "growing.json"].map(|n| std::fs::File::create(noisy.join(n)).expect("made"));
+        loop {
+            files.iter_mut().for_each(|f| f.write_all(b"line\n").expect("written"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    write_atomically(&file, &backend("b"));
+    until_served(&hub, &["b"]).await;
+    noise.abort();
+    follower.abort();
+}
+
+#[tokio::test]
 async fn a_swapped_link_is_taken_as_kubernetes_does_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);

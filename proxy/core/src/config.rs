@@ -17,7 +17,7 @@ pub use route::{
     VirtualHost, Weight,
 };
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Everything a proxy serves at one time, its references resolved as far as they can be.
@@ -27,6 +27,8 @@ pub struct Config {
     pub listeners: Vec<ServedListener>,
     /// Clusters whose endpoints are known.
     pub clusters: BTreeMap<ClusterName, ServedCluster>,
+    /// Clusters that are there and wait for their endpoints.
+    pub warming: BTreeSet<ClusterName>,
 }
 
 /// A listener and the routes it serves.

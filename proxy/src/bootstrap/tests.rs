@@ -55,6 +55,10 @@ fn what_cannot_be_used_is_said_in_one_sentence() {
             "Cluster \"c\": type: LOGICAL_DNS",
         ),
         (
+            "static_resources: { clusters: [ { name: c, lb_policy: LEAST_REQEST } ] }".to_owned(),
+            "clusters[0].lb_policy: `LEAST_REQEST` is not a LbPolicy, did you mean `LEAST_REQUEST`?",
+        ),
+        (
             "static_resources: { clusters: [ { name: c, connect_timeout: soon } ] }".to_owned(),
             "line 1, column",
         ),

@@ -60,6 +60,9 @@ impl<'a> Walker<'a> {
             return self.any(bytes, depth);
         }
         let mut reader = Reader { rest: bytes };
+        // Singular messages seen. Decoders merge a repeated one, so that its parts, each harmless, could add up to
+        // something that was never looked at.
+        let mut once = 0_u128;
         while !reader.rest.is_empty() {
             let start = bytes.len() - reader.rest.len();
             let (number, wire_type) = reader.tag()?;
@@ -67,6 +70,15 @@ impl<'a> Walker<'a> {
                 let name = schema.unsupported_name(number).map(str::to_owned);
                 return Err(Problem::UnknownField { message: schema.name.clone(), number, name }.into());
             };
+            if matches!(field.kind, Kind::Message(_)) && !field.repeated {
+                let bit = 1_u128.checked_shl(u32::try_from(at).unwrap_or(u32::MAX)).unwrap_or(0);
+                if once & bit != 0 {
+                    let mut failure = Failure::from(malformed("a singular field occurs twice"));
+                    failure.segments.push(field.name.clone());
+                    return Err(failure);
+                }
+                once |= bit;
+            }
             if field.ignorable {
                 self.ignored.insert((message, at));
             }

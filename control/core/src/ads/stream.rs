@@ -15,6 +15,8 @@ use crate::lower::{Dialect, ResourceSet};
 /// How long listeners and routes wait for a client to ask for the endpoints of a new cluster. One that never asks, as it
 /// needs none of them, is not left without routes.
 const HOLD: Duration = Duration::from_secs(2);
+/// Unknown types that are remembered, so as to tell each once.
+const MAX_UNKNOWN_TYPES: usize = 64;
 /// Names in one subscription.
 const MAX_NAMES: usize = 100_000;
 
@@ -49,6 +51,11 @@ pub enum Event {
         cluster: String,
         /// `node.user_agent_name`
         user_agent: String,
+    },
+    /// A type that this server does not have was asked for. Told once a stream.
+    UnknownType {
+        /// The type.
+        type_url: String,
     },
     /// A response was taken.
     Acknowledged {
@@ -87,9 +94,6 @@ pub enum StreamError {
     /// The first request lacks a node.
     #[error("the first request has no node.id")]
     NoNode,
-    /// A type that this server does not have.
-    #[error("{0:?} is not a resource type of this server")]
-    UnknownType(String),
     /// Too many names.
     #[error("more than {MAX_NAMES} resource names")]
     TooManyNames,
@@ -108,6 +112,8 @@ struct Subscription {
     wanted: Wanted,
     /// The last response, if there was one.
     sent: Option<Sent>,
+    /// Whether the client ever named a resource, `*` included.
+    named: bool,
     /// The client waits for an answer whatever its content: its first request, a new name, or a re-warming cluster.
     owed: bool,
 }
@@ -150,6 +156,8 @@ pub struct Stream {
     /// The response of clusters for which the wait is over.
     waited_for: Option<String>,
     nonces: u64,
+    /// Types that were asked for and that this server does not have.
+    unknown_types: BTreeSet<String>,
 }
 
 impl Stream {
@@ -165,6 +173,7 @@ impl Stream {
             held_since: None,
             waited_for: None,
             nonces: 0,
+            unknown_types: BTreeSet::new(),
         }
     }
 
@@ -176,7 +185,13 @@ impl Stream {
         let mut output = Output::default();
         self.introduce(request.node.as_ref(), &mut output)?;
         let Some(kind) = ORDER.iter().position(|url| *url == request.type_url) else {
-            return Err(StreamError::UnknownType(request.type_url));
+            // Envoy may ask for secrets or runtime on the same stream. It waits for them in vain, and has the rest.
+            if self.unknown_types.len() < MAX_UNKNOWN_TYPES
+                && self.unknown_types.insert(request.type_url.clone())
+            {
+                output.events.push(Event::UnknownType { type_url: request.type_url });
+            }
+            return Ok(output);
         };
         if request.resource_names.len() > MAX_NAMES {
             return Err(StreamError::TooManyNames);
@@ -238,7 +253,8 @@ impl Stream {
                 output.events.push(sent.take_answer(kind, request));
             }
         }
-        let wanted = wanted(kind, first, &subscription.wanted, &request.resource_names);
+        subscription.named |= !request.resource_names.is_empty();
+        let wanted = wanted(kind, subscription.named, &request.resource_names);
         let news = subscription.wanted != wanted;
         let asks_again = rewarming && !answers;
         if kind == ENDPOINTS && !answers {
@@ -395,10 +411,9 @@ impl Sent {
 }
 
 /// What a request asks for. No names means everything for the wildcard types, for as long as none was ever named.
-fn wanted(kind: usize, first: bool, before: &Wanted, names: &[String]) -> Wanted {
+fn wanted(kind: usize, ever_named: bool, names: &[String]) -> Wanted {
     let wildcard = matches!(kind, CLUSTERS | LISTENERS);
-    let unnamed = names.is_empty() && (first || *before == Wanted::Everything);
-    if wildcard && (unnamed || names.iter().any(|name| name == "*")) {
+    if wildcard && (!ever_named || names.iter().any(|name| name == "*")) {
         Wanted::Everything
     } else {
         Wanted::Named(names.iter().cloned().collect())

@@ -192,14 +192,27 @@ fn an_endpoint_request_after_a_cluster_update_is_always_answered() {
 }
 
 #[test]
-fn a_stream_without_a_node_or_with_a_strange_type_ends() {
+fn a_stream_without_a_node_ends() {
     let now = Instant::now();
     let mut stream = Stream::new("test".into(), published(1, &[(1, 1)]));
     let mut nameless = request(type_url::CLUSTER, &[], "");
     nameless.node = None;
     assert_eq!(stream.on_request(nameless, now).expect_err("ends"), StreamError::NoNode);
-    let strange = request("type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration", &[], "");
-    assert!(matches!(stream.on_request(strange, now), Err(StreamError::UnknownType(_))));
+}
+
+#[test]
+fn a_type_that_is_not_served_does_not_disturb_the_others() {
+    let now = Instant::now();
+    let mut stream = settled(now, &[(1, 1)]);
+    let strange = || request("type.googleapis.com/envoy.service.runtime.v3.Runtime", &["r"], "");
+    let output = stream.on_request(strange(), now).expect("taken");
+    assert!(output.responses.is_empty() && matches!(output.events.as_slice(), [Event::UnknownType { .. }]));
+    assert!(stream.on_request(strange(), now).expect("taken").events.is_empty(), "told once");
+    assert_eq!(
+        types(&stream.on_config(published(2, &[(1, 2)]), now)),
+        Vec::<&str>::new(),
+        "one arm, the same"
+    );
 }
 
 /// One proxy on one connection at a time.

@@ -316,7 +316,7 @@ fn hosts(entries: &[Entry]) -> Vec<Host> {
 fn covers(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix('*') {
         _ if pattern.is_empty() || pattern == name => true,
-        Some(suffix) => name.trim_start_matches('*').ends_with(suffix) && name.len() > pattern.len(),
+        Some(suffix) => name.trim_start_matches('*').ends_with(suffix) && name.len() >= pattern.len(),
         None => false,
     }
 }

@@ -209,7 +209,8 @@ fn referenced_clusters(config: &Config) -> BTreeSet<&ClusterName> {
 
 fn validate_clusters(config: &Config) -> Result<(), CompileError> {
     for served in config.listeners.iter().filter(|l| l.routes.validate_clusters) {
-        if let Some(missing) = served.routes.clusters().find(|name| !config.clusters.contains_key(*name)) {
+        let exists = |name: &ClusterName| config.clusters.contains_key(name) || config.warming.contains(name);
+        if let Some(missing) = served.routes.clusters().find(|name| !exists(name)) {
             return Err(CompileError::MissingCluster {
                 config: served.routes.name.to_string(),
                 cluster: missing.to_string(),

@@ -71,6 +71,8 @@ struct Channel {
     version: String,
     /// Of the last response on this stream.
     nonce: String,
+    /// Whether anything of a response was ever taken, even if another part of it was refused.
+    answered: bool,
     /// The names last asked for on this stream.
     requested: Option<BTreeSet<String>>,
 }
@@ -163,6 +165,11 @@ impl AdsClient {
     /// The last accepted version of a type.
     pub fn version(&self, type_url: &str) -> &str {
         Kind::of(type_url).map_or("", |kind| &self.channels[kind as usize].version)
+    }
+
+    /// Whether the control plane ever answered for a type with something that was taken.
+    pub fn is_answered(&self, type_url: &str) -> bool {
+        Kind::of(type_url).is_some_and(|kind| self.channels[kind as usize].answered)
     }
 
     /// A stream is open. Returns the first requests.
@@ -268,6 +275,7 @@ impl AdsClient {
             }),
             Some(kind) => {
                 self.channels[kind as usize].nonce = nonce;
+                self.channels[kind as usize].answered |= !refused_whole;
                 if rejections.is_empty() {
                     self.channels[kind as usize].version.clone_from(&version);
                 }

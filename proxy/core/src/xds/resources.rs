@@ -185,6 +185,11 @@ impl Resources {
         Config {
             listeners: self.served_listeners.values().cloned().collect(),
             clusters: self.served_clusters.clone(),
+            warming: self
+                .clusters()
+                .map(|held| held.value.name.clone())
+                .filter(|name| !self.served_clusters.contains_key(name))
+                .collect(),
         }
     }
 

@@ -58,10 +58,12 @@ fn a_host_is_also_served_by_routes_of_less_specific_hosts_behind_its_own() {
         route("all", &format!("{{ {rules} }}")),
         route("wild", &format!("{{ hostnames: ['*.example.com'], {rules} }}")),
         route("shop", &format!("{{ hostnames: [shop.example.com], {rules} }}")),
+        route("short", &format!("{{ hostnames: [a.example.com], {rules} }}")),
     ]
     .concat();
     let ir = ir(&text).expect("valid");
     assert_eq!(names(&ir, "shop.example.com"), ["shop/0", "wild/0", "all/0"]);
+    assert_eq!(names(&ir, "a.example.com"), ["short/0", "wild/0", "all/0"]);
     assert_eq!(names(&ir, "*.example.com"), ["wild/0", "all/0"]);
     assert_eq!(names(&ir, "*"), ["all/0"]);
 }

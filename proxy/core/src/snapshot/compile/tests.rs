@@ -59,6 +59,7 @@ fn a_weight_change_shares_every_cluster_and_endpoint() {
     let mut config = Config {
         listeners: vec![listener("l", &routes(&[("v1", 9), ("v2", 1)]))],
         clusters: [cluster("v1", &[1, 2]), cluster("v2", &[3])].into(),
+        ..Config::default()
     };
     let first = Snapshot::default().next(&config).expect("compiles");
     config.listeners[0].routes = routes(&[("v1", 5), ("v2", 5)]);
@@ -73,7 +74,7 @@ fn a_weight_change_shares_every_cluster_and_endpoint() {
 
 #[test]
 fn an_endpoint_that_stays_keeps_its_state() {
-    let mut config = Config { listeners: vec![], clusters: [cluster("v1", &[1, 2])].into() };
+    let mut config = Config { clusters: [cluster("v1", &[1, 2])].into(), ..Config::default() };
     let first = Snapshot::default().next(&config).expect("compiles");
     first.cluster(0).expect("v1").endpoints[1].start();
     config.clusters.extend([cluster("v1", &[2, 3])]);
@@ -99,6 +100,7 @@ fn a_slot_is_never_given_away_while_a_route_points_to_it() {
     let mut config = Config {
         listeners: vec![listener("l", &routes(&[("v1", 1)]))],
         clusters: [cluster("v1", &[1])].into(),
+        ..Config::default()
     };
     let first = Snapshot::default().next(&config).expect("compiles");
     let slot = first.listener(0).expect("l").routes.routes()[0].targets[0].slot;
@@ -118,7 +120,7 @@ fn an_unusable_endpoint_takes_no_requests() {
     let mut assignment = (*served.endpoints).clone();
     assignment.endpoints[0].usable = false;
     served.endpoints = Arc::new(assignment);
-    let config = Config { listeners: vec![], clusters: [(name, served)].into() };
+    let config = Config { clusters: [(name, served)].into(), ..Config::default() };
     let snapshot = Snapshot::default().next(&config).expect("compiles");
     let cluster = snapshot.cluster(0).expect("v1");
     assert_eq!((cluster.endpoints.len(), cluster.usable.len()), (2, 1));
@@ -141,6 +143,7 @@ fn a_listeners_slot_is_never_given_to_another() {
     let mut config = Config {
         listeners: vec![listener("public", &routes(&[("v1", 1)]))],
         clusters: [cluster("v1", &[1])].into(),
+        ..Config::default()
     };
     let first = Snapshot::default().next(&config).expect("compiles");
     config.listeners = vec![listener("internal", &routes(&[("v1", 1)]))];
