@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proxy_core::config::{Address, ListenerName};
 use proxy_core::snapshot::{CompileError, Snapshot};
@@ -19,6 +20,10 @@ use crate::telemetry::Registry;
 use crate::telemetry::access_log::LogFiles;
 use crate::worker::{Command, Handle, Shared};
 
+/// The pause before the second refusal in a row; it doubles with each further one.
+const FIRST_REFUSAL_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_REFUSAL_DELAY: Duration = Duration::from_secs(30);
+
 /// Owns everything that changes with configuration.
 pub(crate) struct Controller {
     pub(crate) client: AdsClient,
@@ -33,6 +38,8 @@ pub(crate) struct Controller {
     /// What has been said of `alt_stat_name` and the like need not be said again.
     said: std::collections::BTreeSet<xds_proto::gate::IgnoredField>,
     pub(crate) phase: Phase,
+    /// Refusals without an acceptance in between.
+    refusals_in_a_row: u32,
 }
 
 /// Where the process is in its life, as `/ready` tells it.
@@ -64,6 +71,7 @@ impl Controller {
             subscriptions,
             said: std::collections::BTreeSet::new(),
             phase: Phase::Initializing,
+            refusals_in_a_row: 0,
         };
         for held in controller.client.resources().listeners() {
             let listener = &held.value;
@@ -116,8 +124,19 @@ impl Controller {
             Some(snapshot) if !snapshot.serves_same(&self.publisher.current()) => self.publish(snapshot),
             _ => self.settle(),
         }
+        self.refusals_in_a_row =
+            if conclusion.rejections.is_empty() { 0 } else { self.refusals_in_a_row.saturating_add(1) };
         self.report(&conclusion);
         conclusion.requests
+    }
+
+    /// How long to wait before the last refusal is sent. Some control planes answer a refusal with the same again, at once;
+    /// without a pause both would do nothing else. The first one goes out at once.
+    pub(crate) fn refusal_delay(&self) -> Duration {
+        match self.refusals_in_a_row {
+            0 | 1 => Duration::ZERO,
+            n => FIRST_REFUSAL_DELAY.saturating_mul(1 << (n - 2).min(16)).min(LONGEST_REFUSAL_DELAY),
+        }
     }
 
     fn open_listeners(&mut self, review: &mut Review) {

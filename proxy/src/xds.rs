@@ -59,7 +59,20 @@ async fn stream(
     while let Some(response) = responses.message().await? {
         // An answer, not a mere connection, shows that the control plane is back.
         backoff.reset();
-        controller.borrow_mut().receive(response).into_iter().for_each(send);
+        let answers = controller.borrow_mut().receive(response);
+        let delay = controller.borrow().refusal_delay();
+        for answer in answers {
+            if answer.error_detail.is_some() && !delay.is_zero() {
+                // Only the refusal waits; what else there is to say goes on. Ends with the stream.
+                let requests = requests.clone();
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(delay).await;
+                    drop(requests.send(answer));
+                });
+            } else {
+                send(answer);
+            }
+        }
     }
     Ok(())
 }

@@ -150,7 +150,9 @@ impl Sequence {
             let old = self.arms.iter().find(|old| old.name == arm.name);
             let mut same_share = false;
             if let Some(old) = old {
-                arm.owed = (i128::from(old.owed) * i128::from(next.total) / i128::from(self.total)) as i64;
+                let owed = (i128::from(old.owed) * i128::from(next.total) / i128::from(self.total)) as i64;
+                // Changes upon changes can leave more than a request; more than that is not carried on.
+                arm.owed = owed.clamp(1 - next.total, next.total - 1);
                 let (before, after) = (i128::from(old.weight), i128::from(arm.weight));
                 same_share = before * i128::from(next.total) == after * i128::from(self.total);
             }
@@ -171,7 +173,10 @@ impl Sequence {
             difference -= settled - arm.owed;
             arm.owed = settled;
         }
-        debug_assert!(difference == 0, "the arms have room for the difference: all at 0 would be a solution");
+        debug_assert!(
+            difference == 0,
+            "every credit was within bounds, so the arms had room for the difference"
+        );
     }
 }
 

@@ -193,7 +193,7 @@ impl AdsClient {
     pub fn review(&self, response: DiscoveryResponse) -> Review {
         let DiscoveryResponse { version_info, resources, type_url, nonce, control_plane: _ } = response;
         let mut review = Review {
-            kind: Kind::of(&type_url),
+            kind: Kind::of(&type_url).filter(|kind| self.wanted(*kind).is_some()),
             type_url,
             version: version_info,
             nonce,
@@ -208,7 +208,8 @@ impl AdsClient {
         } else {
             self.apply(&mut review, resources);
         }
-        // The routes of this stream are here; inline ones come with their listeners.
+        // The routes of this stream are here; inline ones come with their listeners. (A second response of clusters is no
+        // sign that they are near: the simulation has a server whose configuration changes before it comes to the routes.)
         let inline = review.candidate.wanted_routes().is_empty();
         if review.kind == Some(Kind::Routes) || (review.kind == Some(Kind::Listener) && inline) {
             review.candidate.awaits_routes = false;

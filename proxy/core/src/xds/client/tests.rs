@@ -198,3 +198,14 @@ fn what_the_caller_refuses_is_not_served() {
     assert!(conclusion.requests[0].error_detail.is_some());
     assert!(clusters(&client).is_empty());
 }
+
+#[test]
+fn a_type_that_the_bootstrap_does_not_follow_is_refused() {
+    let node = Node { id: "n".into(), ..Node::default() };
+    let subscriptions = Subscriptions { listeners: true, clusters: false };
+    let mut client = AdsClient::new(node, subscriptions, Resources::default());
+    client.connected();
+    let conclusion = take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
+    assert!(conclusion.requests[0].error_detail.is_some());
+    assert!(clusters(&client).is_empty());
+}
