@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use control::{ControlConfig, ControlPlane, GatewayConfig};
-use proxy::{Bootstrap, Options, Proxy};
+use proxy::{Bootstrap, Drain, Options, Proxy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use report::Report;
@@ -22,7 +22,7 @@ use weights::Weights;
 /// How long the first configuration may take to be served.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long Ctrl-C waits for open connections.
-const DRAIN: Duration = Duration::from_secs(2);
+const DRAIN: Drain = Drain { wait: Duration::ZERO, limit: Duration::from_secs(2) };
 
 /// Flags of `weir demo`.
 #[derive(Debug, Args)]

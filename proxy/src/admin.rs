@@ -1,33 +1,49 @@
-//! The read-only admin port: `/ready`, `/metrics`, `/config_dump`. It changes nothing, whatever is asked.
+//! The admin ports: a read-only one, which changes nothing, whatever is asked, and a privileged one, which is a Unix
+//! socket or wants a token.
+
+mod pages;
+mod privileged;
 
 use std::convert::Infallible;
 use std::io;
+use std::rc::Rc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use proxy_core::xds::Held;
-use serde_json::{Value, json};
-use xds_proto::prost_types::Any;
-use xds_proto::{json as message_json, type_url};
 
-use crate::controller::{Phase, SharedController};
-use crate::listener::{Acceptor, Listening};
+use crate::controller::SharedController;
+use crate::listener::Acceptor;
+
+pub(crate) use privileged::Privileged;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// The content type of the Prometheus text form that the encoder writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The content type of Prometheus' own text form.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Serves the admin port for as long as the process lives.
-pub(crate) async fn serve(controller: SharedController, acceptor: Acceptor) -> io::Result<()> {
+type Page = Response<Full<Bytes>>;
+
+/// What a port answers with.
+pub(crate) enum Desk {
+    ReadOnly,
+    Privileged(Privileged),
+}
+
+/// Serves an admin port for as long as the process lives.
+pub(crate) async fn serve(controller: SharedController, acceptor: Acceptor, desk: Desk) -> io::Result<()> {
     let listening = acceptor.into_listener()?;
+    let desk = Rc::new(desk);
     loop {
-        match accept(&listening).await {
-            Ok(socket) => drop(tokio::task::spawn_local(connection(controller.clone(), socket))),
+        match listening.accept().await {
+            Ok((socket, _)) => {
+                drop(tokio::task::spawn_local(connection(controller.clone(), desk.clone(), socket)));
+            }
             Err(error) => {
                 tracing::warn!(%error, "an admin connection could not be accepted");
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -36,13 +52,12 @@ pub(crate) async fn serve(controller: SharedController, acceptor: Acceptor) -> i
     }
 }
 
-async fn accept(listening: &Listening) -> io::Result<crate::socket::Socket> {
-    listening.accept().await
-}
-
-async fn connection(controller: SharedController, socket: crate::socket::Socket) {
-    let service = service_fn(|request| {
-        let response = answer(&controller, &request);
+async fn connection(controller: SharedController, desk: Rc<Desk>, socket: crate::socket::Socket) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let response = match &*desk {
+            Desk::ReadOnly => read(&controller, &request),
+            Desk::Privileged(privileged) => privileged.answer(&controller, &request),
+        };
         async move { Ok::<_, Infallible>(response) }
     });
     let served = hyper::server::conn::http1::Builder::new()
@@ -54,87 +69,54 @@ async fn connection(controller: SharedController, socket: crate::socket::Socket)
     }
 }
 
-fn answer(controller: &SharedController, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// What can be read.
+const PATHS: [&str; 9] = [
+    "/clusters",
+    "/config_dump",
+    "/listeners",
+    "/metrics",
+    "/ready",
+    "/routes",
+    "/server_info",
+    "/stats",
+    "/stats/prometheus",
+];
+
+fn read(controller: &SharedController, request: &Request<Incoming>) -> Page {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response =
-            reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "this port only answers GET\n".to_owned());
-        response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
-        return response;
+        return not_allowed(
+            "this port only answers GET; what changes something is for the privileged port\n",
+            "GET, HEAD",
+        );
     }
+    let query = request.uri().query().unwrap_or_default();
+    let controller = controller.borrow();
     match request.uri().path() {
-        "/ready" => ready(controller.borrow().phase),
-        "/metrics" => reply(StatusCode::OK, OPENMETRICS, controller.borrow().registry.render()),
-        "/config_dump" => reply(StatusCode::OK, JSON, format!("{:#}\n", config_dump(controller))),
-        "/" => reply(StatusCode::OK, TEXT, "/config_dump\n/metrics\n/ready\n".to_owned()),
+        "/ready" => pages::ready(&controller),
+        "/metrics" => reply(StatusCode::OK, OPENMETRICS, controller.registry.render(&controller.snapshot())),
+        "/config_dump" => reply(StatusCode::OK, JSON, format!("{:#}\n", pages::config_dump(&controller))),
+        "/server_info" => reply(StatusCode::OK, JSON, format!("{:#}\n", pages::server_info(&controller))),
+        "/clusters" => pages::clusters(&controller, query),
+        "/listeners" => pages::listeners(&controller, query),
+        "/routes" => pages::routes(&controller, query),
+        "/stats" => pages::stats(&controller, query),
+        "/stats/prometheus" => pages::stats_prometheus(&controller, query),
+        "/" => reply(StatusCode::OK, TEXT, PATHS.map(|path| format!("{path}\n")).concat()),
         other => {
             reply(StatusCode::NOT_FOUND, TEXT, format!("there is no {other} here; / lists what there is\n"))
         }
     }
 }
 
-/// Envoy's words, so that probes written for it work.
-fn ready(phase: Phase) -> Response<Full<Bytes>> {
-    let (status, word) = match phase {
-        Phase::Initializing => (StatusCode::SERVICE_UNAVAILABLE, "INITIALIZING\n"),
-        Phase::Live => (StatusCode::OK, "LIVE\n"),
-        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "DRAINING\n"),
-    };
-    reply(status, TEXT, word.to_owned())
-}
-
-fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+fn not_allowed(words: &str, allowed: &'static str) -> Page {
+    let mut response = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, words.to_owned());
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
-/// What is held, in the shape of Envoy's `/config_dump`.
-fn config_dump(controller: &SharedController) -> Value {
-    let controller = controller.borrow();
-    let resources = controller.client.resources();
-    let (listeners, routes) = (type_url::LISTENER, type_url::ROUTE_CONFIGURATION);
-    let (clusters, endpoints) = (type_url::CLUSTER, type_url::CLUSTER_LOAD_ASSIGNMENT);
-    let version = |url| controller.client.version(url);
-    json!({ "generation": controller.snapshot().generation, "configs": [
-        section("ClustersDump", version(clusters), "cluster", resources.clusters()),
-        section("EndpointsDump", version(endpoints), "endpoint_config", resources.endpoints()),
-        section("ListenersDump", version(listeners), "listener", resources.listeners()),
-        section("RoutesDump", version(routes), "route_config", resources.routes()),
-    ]})
-}
-
-fn section<'a, T: 'a>(
-    kind: &str,
-    version: &str,
-    key: &str,
-    held: impl Iterator<Item = &'a Held<T>>,
-) -> Value {
-    let (mut fixed, mut dynamic) = (Vec::new(), Vec::new());
-    for resource in held {
-        // Static resources have no version.
-        if resource.version.is_empty() {
-            fixed.push(json!({ key: as_json(&resource.raw) }));
-        } else {
-            dynamic.push(json!({ "version_info": resource.version, key: as_json(&resource.raw) }));
-        }
-    }
-    let name = kind.replace("Dump", "ConfigDump");
-    let (static_key, dynamic_key) = match key {
-        "cluster" => ("static_clusters", "dynamic_active_clusters"),
-        "listener" => ("static_listeners", "dynamic_listeners"),
-        "route_config" => ("static_route_configs", "dynamic_route_configs"),
-        _ => ("static_endpoint_configs", "dynamic_endpoint_configs"),
-    };
-    json!({
-        "@type": format!("type.googleapis.com/envoy.admin.v3.{name}"),
-        "version_info": version,
-        static_key: fixed,
-        dynamic_key: dynamic,
-    })
-}
-
-fn as_json(resource: &Any) -> Value {
-    let name = type_url::message_name(&resource.type_url);
-    message_json::to_json(name, &resource.value).unwrap_or_else(|error| json!({ "error": error.to_string() }))
+fn reply(status: StatusCode, content_type: &'static str, body: String) -> Page {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }

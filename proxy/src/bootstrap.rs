@@ -3,10 +3,13 @@
 //! Keys outside resources that this proxy does not know are warned about, as Envoy's bootstrap has many; inside a
 //! listener or cluster they are refused.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use prost::Message as _;
 use proxy_core::config::{Address, Cluster, EndpointSource, Listener, LoadAssignment};
+use proxy_core::snapshot::{CompileError, Snapshot};
 use proxy_core::xds::translate::{self, Accepted};
 use proxy_core::xds::{Held, Rejection, Resources, StaticConflict, Subscriptions};
 use xds_proto::envoy::config::bootstrap::v3 as bootstrap_proto;
@@ -69,6 +72,15 @@ pub enum BootstrapError {
         /// Why.
         reason: String,
     },
+    /// The static resources contradict one another.
+    #[error("static_resources: {0}")]
+    Compile(#[from] CompileError),
+    /// The same, in the text of `--config-yaml`.
+    #[error("--config-yaml: {source}")]
+    InText {
+        /// What is wrong with it.
+        source: Box<BootstrapError>,
+    },
     /// The same, in a named file.
     #[error("{}: {source}", path.display())]
     InFile {
@@ -83,16 +95,76 @@ fn setting(path: &'static str, reason: impl Into<String>) -> BootstrapError {
     BootstrapError::Setting { path, reason: reason.into() }
 }
 
+/// Where a bootstrap comes from, in the order in which its parts are merged.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sources<'a> {
+    /// A file.
+    pub path: Option<&'a Path>,
+    /// Text that is merged over the file: lists are joined, single values replaced.
+    pub yaml: Option<&'a str>,
+    /// The node's id instead.
+    pub node_id: Option<&'a str>,
+    /// The node's cluster instead.
+    pub node_cluster: Option<&'a str>,
+}
+
 impl Bootstrap {
     /// Reads a file.
     ///
     /// # Errors
     /// One sentence that names the file and the place in it.
     pub fn from_file(path: &Path) -> Result<Self, BootstrapError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| BootstrapError::Unreadable { path: path.to_owned(), source })?;
-        Self::from_yaml(&text)
-            .map_err(|source| BootstrapError::InFile { path: path.to_owned(), source: Box::new(source) })
+        Self::read(&Sources { path: Some(path), ..Sources::default() })
+    }
+
+    /// Reads and merges everything that there is.
+    ///
+    /// # Errors
+    /// One sentence that names the source and the place in it.
+    pub fn read(sources: &Sources<'_>) -> Result<Self, BootstrapError> {
+        let mut message = bootstrap_proto::Bootstrap::default();
+        let mut warnings = Vec::new();
+        if let Some(path) = sources.path {
+            let in_file = |source| BootstrapError::InFile { path: path.to_owned(), source: Box::new(source) };
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| BootstrapError::Unreadable { path: path.to_owned(), source })?;
+            (message, warnings) = json::from_yaml(&text).map_err(|error| in_file(error.into()))?;
+        }
+        if let Some(text) = sources.yaml {
+            let (over, more) = json::from_yaml::<bootstrap_proto::Bootstrap>(text)
+                .map_err(|error| BootstrapError::InText { source: Box::new(error.into()) })?;
+            // What protobuf calls merging: later single values win, lists are joined.
+            let merged = message.merge(over.encode_to_vec().as_slice());
+            merged.map_err(|error| setting("--config-yaml", error.to_string()))?;
+            warnings.extend(more);
+        }
+        if sources.node_id.is_some() || sources.node_cluster.is_some() {
+            let node = message.node.get_or_insert_default();
+            sources.node_id.iter().for_each(|id| node.id = (*id).to_owned());
+            sources.node_cluster.iter().for_each(|cluster| node.cluster = (*cluster).to_owned());
+        }
+        Self::of(message, warnings).map_err(|source| match (sources.path, sources.yaml) {
+            (Some(path), None) => BootstrapError::InFile { path: path.to_owned(), source: Box::new(source) },
+            (None, Some(_)) => BootstrapError::InText { source: Box::new(source) },
+            _ => source,
+        })
+    }
+
+    /// Compiles what the static resources say, as serving them would.
+    ///
+    /// # Errors
+    /// They contradict one another.
+    pub fn validate(&self) -> Result<(), BootstrapError> {
+        Snapshot::default().next(&self.resources.config())?;
+        let mut owners: HashMap<&Address, &str> = HashMap::new();
+        for listener in self.resources.listeners() {
+            let Listener { name, address, .. } = &*listener.value;
+            if let Some(owner) = owners.insert(address, name.as_str()) {
+                let reason = format!("listener \"{name}\": listener \"{owner}\" already has {address}");
+                return Err(setting("static_resources", reason));
+            }
+        }
+        Ok(())
     }
 
     /// Reads YAML or JSON.
@@ -101,6 +173,10 @@ impl Bootstrap {
     /// As [`Bootstrap::from_file`], without the file.
     pub fn from_yaml(text: &str) -> Result<Self, BootstrapError> {
         let (message, warnings) = json::from_yaml::<bootstrap_proto::Bootstrap>(text)?;
+        Self::of(message, warnings)
+    }
+
+    fn of(message: bootstrap_proto::Bootstrap, warnings: Vec<String>) -> Result<Self, BootstrapError> {
         let bootstrap_proto::Bootstrap { node, static_resources, dynamic_resources, admin } = message;
         let StaticResources { listeners, clusters } = static_resources.unwrap_or_default();
         let DynamicResources { lds_config, cds_config, ads_config } = dynamic_resources.unwrap_or_default();

@@ -4,11 +4,13 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proxy_core::config::{Address, ListenerName};
 use proxy_core::snapshot::{CompileError, Snapshot};
 use proxy_core::xds::{AdsClient, Conclusion, Review, Subscriptions};
+use tokio::sync::Notify;
+use xds_proto::envoy::config::core::v3::Node;
 use xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use xds_proto::type_url;
 
@@ -38,6 +40,12 @@ pub(crate) struct Controller {
     /// What has been said of `alt_stat_name` and the like need not be said again.
     said: std::collections::BTreeSet<xds_proto::gate::IgnoredField>,
     pub(crate) phase: Phase,
+    /// Somebody wants no new traffic to come, whatever the phase.
+    pub(crate) health_failed: bool,
+    /// Somebody wants the process to end.
+    pub(crate) quit: Arc<Notify>,
+    pub(crate) node: Node,
+    started: Instant,
     /// Refusals without an acceptance in between.
     refusals_in_a_row: u32,
 }
@@ -61,6 +69,10 @@ impl Controller {
         let Bootstrap { node, subscriptions, resources, .. } = bootstrap;
         let registry = shared.registry.clone();
         let mut controller = Self {
+            node: node.clone(),
+            started: Instant::now(),
+            health_failed: false,
+            quit: shared.quit.clone(),
             client: AdsClient::new(node, subscriptions, resources),
             publisher: Publisher::new(shared.snapshots.clone(), workers.clone(), registry.clone()),
             registry,
@@ -76,11 +88,11 @@ impl Controller {
         for held in controller.client.resources().listeners() {
             let listener = &held.value;
             controller.sockets.open(&listener.address, controller.workers.len())?;
-            for path in &listener.access_logs {
+            for log in &listener.http.access_logs {
                 controller
                     .logs
-                    .open(path)
-                    .map_err(|source| StartError::Log { path: path.clone(), source })?;
+                    .open(&log.sink)
+                    .map_err(|source| StartError::Log { sink: log.sink.to_string(), source })?;
             }
         }
         let snapshot = controller.compile(&controller.client.resources().config())?;
@@ -152,9 +164,9 @@ impl Controller {
             }
             let opened = self.sockets.open(&listener.address, self.workers.len()).map_err(|e| e.to_string());
             let opened = opened.and_then(|()| {
-                let mut paths = listener.access_logs.iter();
-                paths.try_for_each(|path| {
-                    self.logs.open(path).map_err(|e| format!("access log {}: {e}", path.display()))
+                let mut logs = listener.http.access_logs.iter();
+                logs.try_for_each(|log| {
+                    self.logs.open(&log.sink).map_err(|e| format!("access log {}: {e}", log.sink))
                 })
             });
             if let Err(reason) = opened {
@@ -257,7 +269,21 @@ impl Controller {
         self.sockets.local_address(&listener.address)
     }
 
-    /// Fails `/ready` and lets every connection end with its next response.
+    /// Where an address is really bound: port 0 in a configuration means any.
+    pub(crate) fn bound_address(&self, address: &Address) -> Address {
+        self.sockets.local_address(address).unwrap_or_else(|| address.clone())
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Fails `/ready`, so that whoever sends traffic here looks elsewhere. Everything is still served.
+    pub(crate) fn announce_drain(&mut self) {
+        self.phase = Phase::Draining;
+    }
+
+    /// No new connections, and every open one ends with its next response.
     pub(crate) fn drain(&mut self) {
         self.phase = Phase::Draining;
         self.workers.iter().for_each(|worker| worker.tell(Command::Drain));
@@ -286,6 +312,11 @@ impl Controller {
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.publisher.current()
     }
+}
+
+/// Drains without ending the process.
+pub(crate) fn begin_drain(controller: &SharedController) {
+    controller.borrow_mut().drain();
 }
 
 /// The controller as its tasks share it: all of them run on one thread.

@@ -1,105 +1,192 @@
 //! A client's connection: one task, one request after the other.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use proxy_core::http1::{HeadError, Limits, Method, ResponseEdits, Version, parse_request};
+use proxy_core::http1::parse_request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::connection::Connection;
+use crate::deadline::Limit;
 use crate::exchange::{Exchange, HEAD_BUFFER};
-use crate::forward::{self, Next, Reason, local_reply};
+use crate::forward::{self, Next, Reason, RequestContext};
 use crate::socket::Socket;
 use crate::worker::Worker;
 
 /// What a client may still send after a response that came too early, before its connection is closed.
 const LINGER_BYTES: usize = 256 << 10;
-const LINGER_TIME: Duration = Duration::from_secs(2);
+/// How long a listener's connections linger that is gone.
+const DEFAULT_LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, listener: usize, mut client: Socket) {
+pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut client: Socket) {
+    rest(&worker, &connection, connection.opened);
     loop {
         // Nothing is held while the client is silent. In a drain too: closing an idle connection could cross a request
-        // on its way, so each ends with its next response or with the drain.
-        if client.readable().await.is_err() {
+        // on its way, so each ends with its next response, or when it was idle for the drain time.
+        let readable = {
+            let mut wait = pin!(client.readable());
+            connection.deadlines.guard(wait.as_mut()).await
+        };
+        if !matches!(readable, Ok(Ok(()))) {
             return;
         }
+        connection.is_idle.set(false);
+        connection.deadlines.clear(Limit::KeepAlive);
         let mut exchange = worker.exchange();
-        let end = requests(&worker, listener, &mut client, &mut exchange).await;
+        let end = requests(&worker, &connection, &mut client, &mut exchange).await;
         worker.return_exchange(exchange);
         match end {
-            End::Idle => {}
+            End::Idle(now) => rest(&worker, &connection, now),
             End::Closed => return,
+            End::Aborted => return client.abort(),
             // Boxed: its buffer would otherwise be a part of every idle connection.
-            End::Linger => return Box::pin(linger(client)).await,
+            End::Linger(time) => return Box::pin(linger(client, time)).await,
         }
+    }
+}
+
+/// Begins the pause between two requests.
+fn rest(worker: &Worker, connection: &Connection, now: Instant) {
+    connection.is_idle.set(true);
+    let Some(timeouts) = worker.timeouts(connection.slot) else { return };
+    connection.deadlines.set(Limit::KeepAlive, now, timeouts.keep_alive);
+    if let Some(longest) = timeouts.connection {
+        // Whoever is silent beyond its connection's age goes after the drain time.
+        let left = (connection.opened + longest + timeouts.drain).saturating_duration_since(now);
+        let idle = timeouts.keep_alive.map_or(left, |idle| idle.min(left));
+        connection.deadlines.set(Limit::KeepAlive, now, Some(idle));
     }
 }
 
 /// How a run of requests ended.
 enum End {
     /// The client has nothing to say for now.
-    Idle,
+    Idle(Instant),
     /// The connection is over.
     Closed,
+    /// It is over, and the client must not take what it got for all.
+    Aborted,
     /// It is over; the client may still be sending.
-    Linger,
+    Linger(Duration),
 }
 
 /// Reads and serves requests until the client pauses between two.
-async fn requests(worker: &Rc<Worker>, listener: usize, client: &mut Socket, exchange: &mut Exchange) -> End {
-    let limits = Limits::default();
+async fn requests(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+) -> End {
     let mut started = None;
+    loop {
+        let Exchange { from_client, .. } = exchange;
+        // What came behind the last request is the start of the next.
+        if from_client.is_empty() {
+            match read(client, exchange).await {
+                0 => return End::Closed,
+                _ => started = Some(Instant::now()),
+            }
+        }
+        // One snapshot from here to the request's end.
+        let view = worker.view();
+        let Some(listener) = view.listener(worker, connection.slot) else {
+            worker.cells.failures[Reason::ListenerGone as usize].add(1);
+            return gone(client).await;
+        };
+        let cx = RequestContext {
+            worker,
+            connection,
+            view,
+            listener,
+            started: started.take().unwrap_or_else(Instant::now),
+        };
+        let next = match head(&cx, client, exchange).await {
+            Head::Whole => forward::serve(&cx, client, exchange).await,
+            Head::Refused(next) => next,
+            Head::Gone => return End::Closed,
+        };
+        match next {
+            Next::Request(used, ended) => {
+                exchange.from_client.drain(..used);
+                if exchange.from_client.is_empty() {
+                    return End::Idle(ended);
+                }
+            }
+            Next::Linger => return End::Linger(cx.listener.http().timeouts.delayed_close),
+            Next::Close => return End::Closed,
+            Next::Abort => return End::Aborted,
+        }
+    }
+}
+
+/// What became of a head.
+enum Head {
+    /// It was parsed into the exchange.
+    Whole,
+    /// It was answered.
+    Refused(Next),
+    /// The client left before its end.
+    Gone,
+}
+
+/// Parses the head, reading what is missing of it.
+async fn head(cx: &RequestContext<'_>, client: &mut Socket, exchange: &mut Exchange) -> Head {
+    let rules = &cx.listener.http().requests;
     // Bytes that the parser has seen without finding a whole head; it looks again when a line was completed.
     let mut seen = 0;
     loop {
         let Exchange { request, from_client, .. } = exchange;
         let fresh = &from_client[seen.min(from_client.len())..];
-        if !from_client.is_empty()
-            && (seen == 0 || fresh.contains(&b'\n') || from_client.len() >= limits.head_bytes)
-        {
-            match parse_request(from_client, &limits, request) {
+        if seen == 0 || fresh.contains(&b'\n') || from_client.len() >= rules.limits.head_bytes {
+            match parse_request(from_client, rules, request) {
                 Ok(true) => {
-                    let began = started.take().unwrap_or_else(Instant::now);
-                    let next = forward::serve(worker, listener, client, exchange, began).await;
-                    match next {
-                        Next::Request(used) => {
-                            exchange.from_client.drain(..used);
-                            seen = 0;
-                            if exchange.from_client.is_empty() {
-                                return End::Idle;
-                            }
-                            continue;
-                        }
-                        Next::Close { gone: false } => return End::Linger,
-                        Next::Close { gone: true } => return End::Closed,
-                    }
+                    cx.connection.deadlines.clear(Limit::Header);
+                    return Head::Whole;
                 }
                 Ok(false) => seen = from_client.len(),
-                Err(error) => return refuse(worker, client, exchange, error).await,
+                Err(error) => return Head::Refused(forward::refuse(cx, client, exchange, Ok(error)).await),
             }
         }
-        from_client.reserve(HEAD_BUFFER.saturating_sub(from_client.len()).max(4096));
-        match client.read_buf(from_client).await {
-            Ok(0) | Err(_) => return End::Closed,
-            Ok(_) => {
-                started.get_or_insert_with(Instant::now);
-            }
+        let timeouts = &cx.listener.http().timeouts;
+        cx.connection.deadlines.set(Limit::Header, cx.started, timeouts.header);
+        if timeouts.request.is_some() {
+            cx.connection.deadlines.set(Limit::Request, cx.started, timeouts.request);
+        }
+        let read = {
+            let mut read = pin!(read(client, exchange));
+            cx.connection.deadlines.guard(read.as_mut()).await
+        };
+        match read {
+            Ok(0) => return Head::Gone,
+            Ok(_) => {}
+            Err(limit) => return Head::Refused(forward::refuse(cx, client, exchange, Err(limit)).await),
         }
     }
 }
 
-/// Answers a head that breaks a rule. Nobody knows where the next request would start, so the connection ends.
-async fn refuse(worker: &Worker, client: &mut Socket, exchange: &mut Exchange, error: HeadError) -> End {
-    worker.cells.failures[Reason::MalformedHead as usize].add(1);
-    tracing::debug!(%error, "a request was refused");
-    let edits = ResponseEdits { client: Version::Http11, keep_alive: false };
-    local_reply(client, &mut exchange.out, error.status(), &error.to_string(), edits, Method::Get).await;
-    End::Linger
+/// Bytes read; 0 where the client is gone.
+async fn read(client: &mut Socket, exchange: &mut Exchange) -> usize {
+    let buffer = &mut exchange.from_client;
+    buffer.reserve(HEAD_BUFFER.saturating_sub(buffer.len()).max(4096));
+    client.read_buf(buffer).await.unwrap_or(0)
+}
+
+/// The listener was removed: whoever reconnects finds the one that took its place.
+async fn gone(client: &mut Socket) -> End {
+    const REPLY: &[u8] =
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 26\r\n\
+                           connection: close\r\n\r\nthis listener was removed\n";
+    match client.write_all(REPLY).await {
+        Ok(()) => End::Linger(DEFAULT_LINGER),
+        Err(_) => End::Closed,
+    }
 }
 
 /// Closes our direction and reads on for a moment: closing at once would answer late bytes with a reset, which can
 /// destroy the response before the client has read it (RFC 9112 §9.6).
-async fn linger(mut client: Socket) {
+async fn linger(mut client: Socket, time: Duration) {
     let _ = client.shutdown().await;
     let drain = async {
         let mut sink = [0; 4096];
@@ -111,5 +198,5 @@ async fn linger(mut client: Socket) {
             }
         }
     };
-    let _ = tokio::time::timeout(LINGER_TIME, drain).await;
+    let _ = tokio::time::timeout(time, drain).await;
 }

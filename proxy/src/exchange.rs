@@ -1,12 +1,12 @@
 //! The memory of one request and its response. Borrowed from the worker while there is something to do, given back when
 //! the connection is idle: an idle connection holds no buffer.
 
+use std::time::Instant;
+
 use proxy_core::http1::{RequestHead, ResponseHead};
 
 /// Room for a head and what came with it in one read.
 pub(crate) const HEAD_BUFFER: usize = 16 << 10;
-/// Room for a body while it streams.
-pub(crate) const BODY_BUFFER: usize = 64 << 10;
 /// A buffer that grew beyond this is not kept.
 const MAX_KEPT: usize = 64 << 10;
 
@@ -19,8 +19,32 @@ pub(crate) struct Exchange {
     pub(crate) from_upstream: Vec<u8>,
     /// The outgoing head and what leaves with it in one write.
     pub(crate) out: Vec<u8>,
-    /// The final response has begun to leave: nothing else may be sent in its place.
+    /// Lines that this hop adds to the request.
+    pub(crate) added: Vec<u8>,
+    /// Lines that this hop adds to the response.
+    pub(crate) answered: Vec<u8>,
+    pub(crate) progress: Progress,
+}
+
+/// How far an exchange came. Survives the work itself, which a deadline may end anywhere.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Progress {
+    /// Something of a response has begun to leave: nothing else may be sent in its place.
     pub(crate) answering: bool,
+    /// A response's head was read whole into `response`.
+    pub(crate) has_response: bool,
+    /// The final response's head has begun to leave.
+    pub(crate) answered: bool,
+    /// How often the request was sent to an endpoint.
+    pub(crate) attempts: u32,
+    /// Bytes of the request's content.
+    pub(crate) received: u64,
+    /// Bytes of the response's content.
+    pub(crate) sent: u64,
+    /// Clocks are read for the two times below.
+    pub(crate) is_timed: bool,
+    pub(crate) request_end: Option<Instant>,
+    pub(crate) response_begin: Option<Instant>,
 }
 
 impl Exchange {
@@ -29,6 +53,10 @@ impl Exchange {
         for buffer in [&mut self.from_client, &mut self.from_upstream, &mut self.out] {
             buffer.clear();
             buffer.shrink_to(MAX_KEPT);
+        }
+        for lines in [&mut self.added, &mut self.answered] {
+            lines.clear();
+            lines.shrink_to(HEAD_BUFFER);
         }
     }
 }

@@ -9,7 +9,9 @@
 
 mod admin;
 mod bootstrap;
+mod connection;
 mod controller;
+mod deadline;
 mod downstream;
 mod exchange;
 mod forward;
@@ -17,11 +19,12 @@ mod listener;
 mod process;
 mod publish;
 mod socket;
+mod source_limit;
 mod telemetry;
 mod upstream;
 mod worker;
 mod xds;
 
-pub use bootstrap::{Bootstrap, BootstrapError};
+pub use bootstrap::{Bootstrap, BootstrapError, Sources as BootstrapSources};
 pub use listener::OpenError;
-pub use process::{Options, Proxy, StartError};
+pub use process::{Drain, Options, PrivilegedPort, Proxy, SetLogLevel, StartError};

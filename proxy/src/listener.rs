@@ -9,6 +9,7 @@ use proxy_core::config::Address;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::connection::Peer;
 use crate::socket::Socket;
 
 /// Connections that wait to be accepted.
@@ -49,14 +50,17 @@ impl Acceptor {
 }
 
 impl Listening {
-    pub(crate) async fn accept(&self) -> io::Result<Socket> {
+    pub(crate) async fn accept(&self) -> io::Result<(Socket, Peer)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok(Socket::Tcp(stream))
+                let (stream, address) = listener.accept().await?;
+                // A client that left already needs no setting.
+                let _ = stream.set_nodelay(true);
+                Ok((Socket::Tcp(stream), Peer::of(address)))
             }
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
+            Self::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| (Socket::Unix(stream), Peer::default()))
+            }
         }
     }
 }

@@ -1,38 +1,79 @@
 //! A running proxy: its threads, from start to drain.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use proxy_core::config::Address;
 use proxy_core::snapshot::{CompileError, Snapshot};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
+use crate::admin::{Desk, Privileged};
 use crate::bootstrap::Bootstrap;
 use crate::controller::{Controller, SharedController};
 use crate::listener::{OpenError, Sockets};
+use crate::source_limit::Sources;
 use crate::telemetry::Registry;
 use crate::telemetry::access_log::LogFiles;
 use crate::worker::{self, Handle, Shared};
 use crate::{admin, xds};
 
 /// How a proxy runs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Worker threads, at least 1.
     pub workers: usize,
+    /// Connections from clients at once, over all listeners.
+    pub max_connections: usize,
+    /// The privileged admin port; none where unset.
+    pub privileged: Option<PrivilegedPort>,
+}
+
+/// Where the privileged admin port listens, and who may use it.
+#[derive(Clone)]
+pub struct PrivilegedPort {
+    /// A Unix socket, which only its owner may open, or a TCP address, which wants a token.
+    pub address: Address,
+    /// What every request over TCP must bring as a bearer token.
+    pub token: Option<Arc<str>>,
+    /// Sets what is logged; the error says why it cannot.
+    pub set_log_level: Option<SetLogLevel>,
+}
+
+/// Sets what is logged, in Envoy's words or as a filter by module.
+pub type SetLogLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+impl fmt::Debug for PrivilegedPort {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivilegedPort").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// How a proxy ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// How long `/ready` fails before anything else changes, so that whoever sends traffic here looks elsewhere.
+    pub wait: Duration,
+    /// How long open connections may then take to end.
+    pub limit: Duration,
 }
 
 impl Default for Options {
     /// A worker for each core.
     fn default() -> Self {
-        Self { workers: std::thread::available_parallelism().map_or(1, usize::from) }
+        Self {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            max_connections: usize::MAX,
+            privileged: None,
+        }
     }
 }
 
@@ -46,10 +87,10 @@ pub enum StartError {
     #[error("{0}")]
     Open(#[from] OpenError),
     /// An access log could not be opened.
-    #[error("access log {}: {source}", path.display())]
+    #[error("access log {sink}: {source}")]
     Log {
         /// The file.
-        path: PathBuf,
+        sink: String,
         /// Why.
         source: io::Error,
     },
@@ -63,6 +104,7 @@ pub enum StartError {
 pub struct Proxy {
     registry: Arc<Registry>,
     logs: Arc<LogFiles>,
+    quit: Arc<Notify>,
     orders: mpsc::UnboundedSender<Order>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -70,7 +112,7 @@ pub struct Proxy {
 #[derive(Debug)]
 enum Order {
     ListenerAddress(String, std::sync::mpsc::Sender<Option<Address>>),
-    Drain(Duration),
+    Drain(Drain),
     Stop,
 }
 
@@ -85,6 +127,8 @@ impl Proxy {
             snapshots: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             registry: Arc::new(Registry::new(workers)),
             logs: Arc::new(LogFiles::default()),
+            quit: Arc::default(),
+            sources: Arc::new(Sources::new(options.max_connections)),
         };
         let (handles, mut threads): (Vec<Handle>, Vec<_>) =
             worker::start(workers, &shared)?.into_iter().unzip();
@@ -92,9 +136,13 @@ impl Proxy {
         let (started, outcome) = std::sync::mpsc::channel();
         let control = std::thread::Builder::new().name("weir-control".to_owned());
         let stopping = handles.clone();
-        let (registry, logs) = (shared.registry.clone(), shared.logs.clone());
-        threads.push(control.spawn(move || control_thread(bootstrap, &shared, handles, incoming, &started))?);
-        let proxy = Self { registry, logs, orders, threads };
+        let (registry, logs, quit) = (shared.registry.clone(), shared.logs.clone(), shared.quit.clone());
+        let privileged = options.privileged;
+        threads
+            .push(control.spawn(move || {
+                control_thread(bootstrap, privileged, &shared, handles, incoming, &started)
+            })?);
+        let proxy = Self { registry, logs, quit, orders, threads };
         match outcome.recv() {
             Ok(Ok(())) => Ok(proxy),
             Ok(Err(error)) => {
@@ -120,10 +168,21 @@ impl Proxy {
         self.registry.generation()
     }
 
-    /// Refuses new connections, lets each open one end with its next response, and returns when all have ended or
-    /// `limit` is over.
-    pub fn drain(self, limit: Duration) {
-        let _ = self.orders.send(Order::Drain(limit));
+    /// Returns when somebody asked the process to end, on the privileged port.
+    pub fn quit_requested(&self) -> impl Future<Output = ()> + use<> {
+        let quit = self.quit.clone();
+        async move { quit.notified().await }
+    }
+
+    /// Opens every access-log file again, by its path: somebody has moved the files away.
+    pub fn reopen_logs(&self) {
+        self.logs.reopen();
+    }
+
+    /// Fails `/ready`, waits, refuses new connections, lets each open one end with its next response, and returns when
+    /// all have ended or the limit is over.
+    pub fn drain(self, drain: Drain) {
+        let _ = self.orders.send(Order::Drain(drain));
         self.join();
     }
 
@@ -147,6 +206,7 @@ type Started = std::sync::mpsc::Sender<Result<(), StartError>>;
 
 fn control_thread(
     bootstrap: Bootstrap,
+    privileged: Option<PrivilegedPort>,
     shared: &Shared,
     workers: Vec<Handle>,
     orders: mpsc::UnboundedReceiver<Order>,
@@ -157,7 +217,7 @@ fn control_thread(
         Err(error) => return drop(started.send(Err(error.into()))),
     };
     runtime.block_on(async {
-        match begin(bootstrap, shared, workers) {
+        match begin(bootstrap, privileged, shared, workers) {
             Ok(controller) => {
                 let _ = started.send(Ok(()));
                 obey(controller, orders).await;
@@ -169,6 +229,7 @@ fn control_thread(
 
 fn begin(
     bootstrap: Bootstrap,
+    privileged: Option<PrivilegedPort>,
     shared: &Shared,
     workers: Vec<Handle>,
 ) -> Result<SharedController, StartError> {
@@ -176,23 +237,36 @@ fn begin(
     let admin_address = bootstrap.admin.clone();
     let controller = Rc::new(RefCell::new(Controller::new(bootstrap, shared, workers)?));
     if let Some(address) = admin_address {
-        let mut sockets = Sockets::default();
-        sockets.open(&address, 1)?;
-        tracing::info!(address = %sockets.local_address(&address).unwrap_or(address.clone()), "admin port");
-        for acceptor in sockets.acceptors(&address)? {
-            let controller = controller.clone();
-            tokio::task::spawn_local(async move {
-                if let Err(error) = admin::serve(controller, acceptor).await {
-                    tracing::error!(%error, "the admin port ended");
-                }
-            });
-        }
+        open_desk(&controller, &address, Desk::ReadOnly)?;
+    }
+    if let Some(PrivilegedPort { address, token, set_log_level }) = privileged {
+        open_desk(&controller, &address, Desk::Privileged(Privileged { token, set_log_level }))?;
     }
     if !addresses.is_empty() {
         tokio::task::spawn_local(xds::follow(controller.clone(), addresses, rand::random()));
     }
     tokio::task::spawn_local(free_retired(controller.clone()));
     Ok(controller)
+}
+
+fn open_desk(controller: &SharedController, address: &Address, desk: Desk) -> Result<(), StartError> {
+    let mut sockets = Sockets::default();
+    sockets.open(address, 1)?;
+    if let (Address::Pipe(path), Desk::Privileged(_)) = (address, &desk) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    }
+    let bound = sockets.local_address(address).unwrap_or_else(|| address.clone());
+    let name = if matches!(desk, Desk::ReadOnly) { "admin port" } else { "privileged admin port" };
+    tracing::info!(address = %bound, "{name}");
+    if let Some(acceptor) = sockets.acceptors(address)?.pop() {
+        let served = admin::serve(controller.clone(), acceptor, desk);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = served.await {
+                tracing::error!(%error, "an admin port ended");
+            }
+        });
+    }
+    Ok(())
 }
 
 /// Old snapshots go when the last request that saw them has ended.
@@ -210,8 +284,8 @@ async fn obey(controller: SharedController, mut orders: mpsc::UnboundedReceiver<
             Order::ListenerAddress(name, answer) => {
                 let _ = answer.send(controller.borrow().listener_address(&name));
             }
-            Order::Drain(limit) => {
-                drain(&controller, limit, &mut orders).await;
+            Order::Drain(plan) => {
+                drain(&controller, plan, &mut orders).await;
                 break;
             }
             Order::Stop => break,
@@ -220,22 +294,38 @@ async fn obey(controller: SharedController, mut orders: mpsc::UnboundedReceiver<
     controller.borrow().stop();
 }
 
-/// Waits until no connection is open, for `limit` at most; a second order ends the wait.
-async fn drain(controller: &SharedController, limit: Duration, orders: &mut mpsc::UnboundedReceiver<Order>) {
+/// Announces the drain, waits, then drains until no connection is open. A second order ends the wait.
+async fn drain(controller: &SharedController, plan: Drain, orders: &mut mpsc::UnboundedReceiver<Order>) {
+    controller.borrow_mut().announce_drain();
+    tracing::info!(wait = ?plan.wait, "ready fails from here on");
+    let announced = tokio::time::Instant::now() + plan.wait;
+    if !until(announced, orders, || false).await {
+        return;
+    }
     controller.borrow_mut().drain();
-    let deadline = Instant::now() + limit;
     let open = || controller.borrow().open_connections();
     tracing::info!(connections = open(), "draining");
     let done = || controller.borrow().is_drain_under_way() && open() == 0;
-    while !done() && Instant::now() < deadline {
+    let limit = tokio::time::Instant::now() + plan.limit;
+    until(limit, orders, done).await;
+    tracing::info!(connections = open(), "drained");
+}
+
+/// Waits until `done`, or the deadline. `false` where an order says to stop at once.
+async fn until(
+    deadline: tokio::time::Instant,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+    done: impl Fn() -> bool,
+) -> bool {
+    while !done() && tokio::time::Instant::now() < deadline {
         let pause = tokio::time::sleep(Duration::from_millis(10));
         tokio::select! {
             () = pause => {}
             order = orders.recv() => match order {
-                None | Some(Order::Stop) => return,
+                None | Some(Order::Stop) => return false,
                 Some(Order::ListenerAddress(..) | Order::Drain(_)) => {}
             },
         }
     }
-    tracing::info!(connections = open(), "drained");
+    true
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use proxy_core::config::Address;
 use socket2::SockRef;
@@ -65,6 +66,27 @@ impl Socket {
         .await
     }
 
+    /// The address at this end, as text; empty for a Unix socket.
+    pub(crate) fn local_address(&self) -> Box<str> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.local_addr().map(|address| address.to_string()).unwrap_or_default().into()
+            }
+            Self::Unix(_) => "".into(),
+        }
+    }
+
+    /// Closes with a reset: the peer must not take what it has for all there was.
+    pub(crate) fn abort(self) {
+        let linger = match &self {
+            Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Self::Unix(_) => Ok(()),
+        };
+        if let Err(error) = linger {
+            tracing::debug!(%error, "a connection is closed instead of reset");
+        }
+    }
+
     /// Whether the runtime knows of nothing on an idle connection: neither its end nor a byte that nobody asked for. No
     /// system call unless it does.
     pub(crate) fn is_quiet(&self) -> bool {
@@ -86,6 +108,16 @@ impl Socket {
             Self::Unix(stream) => SockRef::from(stream).peek(&mut byte),
         };
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl ReadSide<'_> {
+    /// Waits until there is something to read.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(half) => half.readable().await,
+            Self::Unix(half) => half.readable().await,
+        }
     }
 }
 

@@ -5,9 +5,11 @@
 
 pub(crate) mod access_log;
 mod cells;
+mod envoy;
 mod histogram;
 mod metrics;
 mod registry;
 
-pub(crate) use cells::{ArmCells, WorkerCells};
-pub(crate) use registry::{ArmKey, Registry};
+pub(crate) use cells::{ArmCells, ClusterCells, ListenerCells, WorkerCells};
+pub(crate) use envoy::{ServerState, Stat};
+pub(crate) use registry::{ArmKey, ListenerKey, Registry};

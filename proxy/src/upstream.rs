@@ -3,122 +3,286 @@
 //! Pools are not shared between workers, so taking a connection is a pop from a vector. The most recently used
 //! connection is the one least likely to have been closed by its peer.
 
-use std::cell::RefCell;
-use std::io;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proxy_core::breaker::{ClusterState, Priority, Resource};
+use proxy_core::config::ConnectionOptions;
 use proxy_core::endpoint::EndpointState;
 use proxy_core::http1::Method;
+use proxy_core::snapshot::ClusterTable;
+use tokio::sync::Notify;
 
+use crate::forward::Reason;
 use crate::socket::Socket;
-use crate::telemetry::WorkerCells;
+use crate::telemetry::{ClusterCells, WorkerCells};
 
-/// Idle connections kept for one endpoint on one worker.
-const MAX_IDLE: usize = 256;
 /// Room for idle connections that a pool keeps when it has fewer.
 const MAX_KEPT_ROOM: usize = 8;
-/// An idle connection is closed after this long.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One worker's connections to one endpoint.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) endpoint: Arc<EndpointState>,
     idle: RefCell<Vec<Idle>>,
+    gate: Rc<Gate>,
+}
+
+/// What a pool's connections know of it: not the pool itself, which holds them.
+#[derive(Debug, Default)]
+struct Gate {
+    /// Connections of the pool, idle or not.
+    open: Cell<u32>,
+    /// Requests that wait for one of them.
+    waiting: Cell<u32>,
+    freed: Notify,
+}
+
+impl Gate {
+    fn wake_one(&self) {
+        if self.waiting.get() > 0 {
+            self.freed.notify_one();
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Idle {
-    socket: Socket,
+    upstream: Upstream,
     since: Instant,
     /// Its last response had no body by rule: one that came all the same may lie in the kernel.
     suspect: bool,
 }
 
+/// A connection to an endpoint.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) socket: Socket,
+    opened: Instant,
+    /// Requests sent on it.
+    requests: u32,
+    _place: Place,
+}
+
 /// A connection in use.
 #[derive(Debug)]
 pub(crate) struct Leased {
-    pub(crate) socket: Socket,
+    pub(crate) upstream: Upstream,
     /// Whether it served a request before: its peer may have closed it in the meantime.
     pub(crate) reused: bool,
 }
 
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    #[error("the connection was refused or failed: {0}")]
-    Failed(#[from] io::Error),
-    #[error("the connection attempt took too long")]
-    TimedOut,
+/// A connection's place under the cluster's limit, given back when it closes.
+#[derive(Debug)]
+struct Place {
+    gate: Rc<Gate>,
+    state: Arc<ClusterState>,
+    priority: Priority,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.state.give_back(self.priority, Resource::Connections);
+        self.gate.open.set(self.gate.open.get() - 1);
+        self.gate.wake_one();
+    }
+}
+
+/// Who wants a connection, and under which limits.
+pub(crate) struct Demand<'a> {
+    pub(crate) cluster: &'a ClusterTable,
+    pub(crate) priority: Priority,
+    pub(crate) method: Method,
+    /// A connection that served before will not do.
+    pub(crate) fresh: bool,
+    pub(crate) worker: &'a WorkerCells,
+    pub(crate) cells: &'a ClusterCells,
+}
+
+/// Holds one of a limited resource.
+struct Held<'a> {
+    state: &'a ClusterState,
+    priority: Priority,
+    resource: Resource,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.state.give_back(self.priority, self.resource);
+    }
+}
+
+impl Demand<'_> {
+    /// A place among those that wait for a connection.
+    fn pend(&self) -> Result<Held<'_>, Reason> {
+        let (state, priority, resource) = (&*self.cluster.state, self.priority, Resource::Pending);
+        if state.try_take(priority, resource, self.cluster.thresholds.of(priority)) {
+            return Ok(Held { state, priority, resource });
+        }
+        self.cells.pending_overflows.add(1);
+        Err(resource.into())
+    }
 }
 
 impl Pool {
-    pub(crate) const fn new(endpoint: Arc<EndpointState>) -> Self {
-        Self { endpoint, idle: RefCell::new(Vec::new()) }
+    pub(crate) fn new(endpoint: Arc<EndpointState>) -> Self {
+        Self { endpoint, idle: RefCell::default(), gate: Rc::default() }
+    }
+
+    /// A connection: an idle one, a new one, or, where the cluster may have no more, the next that becomes free.
+    ///
+    /// # Errors
+    /// A circuit breaker's limit, or that the endpoint cannot be reached.
+    pub(crate) async fn acquire(&self, demand: &Demand<'_>) -> Result<Leased, Reason> {
+        // Whoever waits already comes first.
+        if !demand.fresh
+            && self.idle.borrow().len() > self.gate.waiting.get() as usize
+            && let Some(leased) = self.take_idle(demand)
+        {
+            return Ok(leased);
+        }
+        let _pending = demand.pend()?;
+        loop {
+            if let Some(place) = self.place(demand) {
+                return self.connect(place, demand).await;
+            }
+            demand.cells.connection_overflows.add(1);
+            self.gate.waiting.set(self.gate.waiting.get() + 1);
+            let waiting = Waiting(&self.gate);
+            self.gate.freed.notified().await;
+            drop(waiting);
+            if let Some(leased) = self.take_idle(demand) {
+                return Ok(leased);
+            }
+        }
+    }
+
+    /// A place for another connection. Each worker may have one to each endpoint, whatever the limit, or it could
+    /// starve beside workers that hold all of them.
+    fn place(&self, demand: &Demand<'_>) -> Option<Place> {
+        let (state, priority) = (&demand.cluster.state, demand.priority);
+        if !state.try_take(priority, Resource::Connections, demand.cluster.thresholds.of(priority)) {
+            if self.gate.open.get() > 0 {
+                return None;
+            }
+            state.take(priority, Resource::Connections);
+        }
+        self.gate.open.set(self.gate.open.get() + 1);
+        Some(Place { gate: self.gate.clone(), state: state.clone(), priority })
     }
 
     /// An idle connection that is still quiet. What the runtime knows suffices for a request that can be repeated; for
     /// another, and after a response without body, the kernel is asked as well.
-    pub(crate) fn take_idle(&self, method: Method, cells: &WorkerCells) -> Option<Leased> {
-        let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { socket, suspect, .. }) = idle.pop() {
-            let ask_kernel = suspect || !method.is_idempotent();
-            if socket.is_quiet() && (!ask_kernel || socket.is_empty()) {
-                cells.upstream_reuses.add(1);
-                return Some(Leased { socket, reused: true });
+    fn take_idle(&self, demand: &Demand<'_>) -> Option<Leased> {
+        loop {
+            let Idle { mut upstream, suspect, .. } = self.idle.borrow_mut().pop()?;
+            let ask_kernel = suspect || !demand.method.is_idempotent();
+            if upstream.socket.is_quiet() && (!ask_kernel || upstream.socket.is_empty()) {
+                demand.worker.upstream_reuses.add(1);
+                upstream.requests += 1;
+                return Some(Leased { upstream, reused: true });
             }
         }
-        None
     }
 
-    /// A new connection.
-    pub(crate) async fn connect(
-        &self,
-        timeout: Duration,
-        cells: &WorkerCells,
-    ) -> Result<Leased, ConnectError> {
+    async fn connect(&self, place: Place, demand: &Demand<'_>) -> Result<Leased, Reason> {
+        let timeout = demand.cluster.connect_timeout;
         let connected = match tokio::time::timeout(timeout, Socket::connect(&self.endpoint.address)).await {
-            Ok(result) => result.map_err(ConnectError::from),
-            Err(_) => Err(ConnectError::TimedOut),
+            Ok(Ok(socket)) => Ok(socket),
+            Ok(Err(error)) => {
+                tracing::debug!(endpoint = %self.endpoint.label, %error, "no connection");
+                Err(Reason::ConnectFailed)
+            }
+            Err(_) => Err(Reason::ConnectTimeout),
         };
         match &connected {
-            Ok(_) => cells.upstream_connects.add(1),
-            Err(_) => cells.upstream_connect_failures.add(1),
+            Ok(_) => {
+                demand.worker.upstream_connects.add(1);
+                demand.cells.connects.add(1);
+            }
+            Err(reason) => {
+                demand.worker.upstream_connect_failures.add(1);
+                demand.cells.connect_failures.add(1);
+                demand.cells.connect_timeouts.add(u64::from(*reason == Reason::ConnectTimeout));
+            }
         }
-        connected.map(|socket| Leased { socket, reused: false })
+        let upstream = Upstream { socket: connected?, opened: Instant::now(), requests: 1, _place: place };
+        Ok(Leased { upstream, reused: false })
     }
 
-    /// Gives a connection back on which a response ended exactly where it should.
-    pub(crate) fn put(&self, socket: Socket, suspect: bool, now: Instant) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE {
-            idle.push(Idle { socket, since: now, suspect });
+    /// Gives a connection back on which a response ended exactly where it should. `workers` share the cluster's limit.
+    pub(crate) fn put(
+        &self,
+        upstream: Upstream,
+        suspect: bool,
+        now: Instant,
+        cluster: &ClusterTable,
+        workers: usize,
+    ) {
+        let ConnectionOptions { max_requests, max_duration, .. } = cluster.connections;
+        let worn_out = max_requests.is_some_and(|max| upstream.requests >= max)
+            || max_duration.is_some_and(|max| now.saturating_duration_since(upstream.opened) >= max);
+        let room = (cluster.thresholds.default.connections as usize / workers.max(1)).max(1);
+        let full = self.idle.borrow().len() >= room;
+        if worn_out || full {
+            // Its place is given back, and whoever waits is told.
+            return;
         }
+        self.idle.borrow_mut().push(Idle { upstream, since: now, suspect });
+        self.gate.wake_one();
     }
 
     /// Closes what has been idle for too long or was closed by its peer.
-    pub(crate) fn sweep(&self, now: Instant) {
-        let mut idle = self.idle.borrow_mut();
-        idle.retain(|i| now.duration_since(i.since) < IDLE_TIMEOUT && i.socket.is_quiet());
-        idle.shrink_to(MAX_KEPT_ROOM);
+    pub(crate) fn sweep(&self, now: Instant, timeout: Option<Duration>) {
+        let mut closing = Vec::new();
+        {
+            let mut idle = self.idle.borrow_mut();
+            let stays = |i: &Idle| {
+                timeout.is_none_or(|timeout| now.saturating_duration_since(i.since) < timeout)
+                    && i.upstream.socket.is_quiet()
+            };
+            closing.extend(idle.extract_if(.., |i| !stays(i)));
+            idle.shrink_to(MAX_KEPT_ROOM);
+        }
+        // Closing gives places back, which may look at the pool again.
+        drop(closing);
     }
 }
 
-/// Counts a request at its endpoint for as long as it lives.
+/// Counts a request among those that wait.
+struct Waiting<'a>(&'a Gate);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
+/// Counts a request at its cluster and endpoint for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct InFlight(Rc<Pool>);
+pub(crate) struct InFlight {
+    pool: Rc<Pool>,
+    state: Arc<ClusterState>,
+    priority: Priority,
+}
 
 impl InFlight {
-    pub(crate) fn start(pool: &Rc<Pool>) -> Self {
+    /// # Errors
+    /// The cluster may have no more requests.
+    pub(crate) fn admit(pool: &Rc<Pool>, cluster: &ClusterTable, priority: Priority) -> Result<Self, Reason> {
+        if !cluster.state.try_take(priority, Resource::Requests, cluster.thresholds.of(priority)) {
+            return Err(Resource::Requests.into());
+        }
         pool.endpoint.start();
-        Self(pool.clone())
+        Ok(Self { pool: pool.clone(), state: cluster.state.clone(), priority })
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.endpoint.finish();
+        self.pool.endpoint.finish();
+        self.state.give_back(self.priority, Resource::Requests);
     }
 }

@@ -9,28 +9,35 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use proxy_core::config::Timeouts;
 use proxy_core::route::RouteLabel;
 use proxy_core::snapshot::Snapshot;
 use proxy_core::split::{Phase, Sequence};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle as TaskHandle;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinHandle as TaskHandle};
 
+use crate::connection::{Connection, Peer};
+use crate::deadline::Deadlines;
 use crate::downstream;
-use crate::exchange::{BODY_BUFFER, Exchange};
+use crate::exchange::Exchange;
 use crate::listener::{Acceptor, StdStream};
+use crate::socket::Socket;
+use crate::source_limit::{Admitted, Sources};
 use crate::telemetry::access_log::LogFiles;
-use crate::telemetry::{Registry, WorkerCells};
+use crate::telemetry::{ListenerCells, Registry, WorkerCells};
 use view::View;
 
 /// Exchanges and body buffers that are kept for the next request.
 const MAX_FREE: usize = 1024;
 const MAX_FREE_BODY_BUFFERS: usize = 64;
+/// Room for a body while it streams. A listener's or a cluster's buffer limit may use less of it.
+const BODY_BUFFER: usize = 64 << 10;
 /// How often idle upstream connections are looked through and log buffers handed over.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -43,7 +50,7 @@ pub(crate) enum Command {
     /// Stop accepting for the listener in this slot.
     Unlisten(usize),
     /// Serve a connection that another worker accepted.
-    Adopt(usize, StdStream),
+    Adopt(usize, StdStream, Peer),
     /// No new connections; each open one ends with its next response.
     Drain,
     /// End now.
@@ -81,6 +88,9 @@ pub(crate) struct Shared {
     pub(crate) snapshots: Arc<ArcSwap<Snapshot>>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) logs: Arc<LogFiles>,
+    pub(crate) sources: Arc<Sources>,
+    /// Tells the process to end.
+    pub(crate) quit: Arc<Notify>,
 }
 
 type SnapshotCache = arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
@@ -99,9 +109,27 @@ pub(crate) struct Worker {
     #[allow(clippy::vec_box)]
     exchanges: RefCell<Vec<Box<Exchange>>>,
     body_buffers: RefCell<Vec<Vec<u8>>>,
-    draining: Cell<bool>,
+    /// Open connections, by number.
+    connections: RefCell<HashMap<u64, OpenTask>>,
+    next_connection: Cell<u64>,
+    /// Since when.
+    draining: Cell<Option<Instant>>,
+    /// A time before all others here.
+    epoch: Instant,
     /// The time of the last tick: exact enough for idle time-outs, and free.
     ticked: Cell<Instant>,
+    /// Microseconds since the Unix epoch at the last tick.
+    ticked_unix: Cell<u64>,
+    date: Cell<Date>,
+}
+
+/// The value of a `Date` header.
+type Date = [u8; 29];
+
+/// An open connection and the task that serves it.
+struct OpenTask {
+    connection: Rc<Connection>,
+    task: AbortHandle,
 }
 
 /// Starts the workers.
@@ -165,15 +193,15 @@ async fn obey(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command
                     accepting.stop();
                 }
             }
-            Command::Adopt(slot, stream) => match stream.into_socket() {
-                Ok(socket) => worker.clone().spawn_connection(slot, socket, true),
+            Command::Adopt(slot, stream, peer) => match stream.into_socket() {
+                Ok(socket) => worker.clone().spawn_connection(slot, socket, peer, true),
                 Err(error) => {
                     worker.peers[worker.id].load.fetch_sub(1, Ordering::Relaxed);
                     tracing::warn!(%error, "a connection could not be handed over");
                 }
             },
             Command::Drain => {
-                worker.draining.set(true);
+                worker.draining.set(Some(Instant::now()));
                 for (_, accepting) in acceptors.drain() {
                     let _ = accepting.stop().await;
                 }
@@ -229,16 +257,16 @@ async fn accept(worker: Rc<Worker>, slot: usize, acceptor: Acceptor, mut stopped
             }
         };
         match accepted {
-            Ok(socket) => {
+            Ok((socket, peer)) => {
                 let least = worker.least_loaded();
                 if least == worker.id {
-                    worker.clone().spawn_connection(slot, socket, false);
+                    worker.clone().spawn_connection(slot, socket, peer, false);
                     continue;
                 }
                 // Counted here already, so that a burst of connections does not all go to the same worker.
                 worker.peers[least].load.fetch_add(1, Ordering::Relaxed);
                 match StdStream::from_socket(socket) {
-                    Ok(stream) => worker.peers[least].tell(Command::Adopt(slot, stream)),
+                    Ok(stream) => worker.peers[least].tell(Command::Adopt(slot, stream, peer)),
                     Err(_) => drop(worker.peers[least].load.fetch_sub(1, Ordering::Relaxed)),
                 }
             }
@@ -257,8 +285,9 @@ async fn tick(worker: Rc<Worker>) {
     let mut interval = tokio::time::interval(TICK);
     loop {
         interval.tick().await;
-        worker.ticked.set(Instant::now());
+        worker.look_at_clocks();
         worker.view().housekeeping(worker.ticked.get());
+        worker.end_idle_connections();
     }
 }
 
@@ -266,7 +295,8 @@ impl Worker {
     fn new(id: usize, shared: Shared, peers: Vec<Handle>) -> Self {
         let mut snapshots = arc_swap::Cache::new(shared.snapshots.clone());
         let view = View::new(snapshots.load().clone(), None);
-        Self {
+        let epoch = Instant::now();
+        let worker = Self {
             id,
             cells: shared.registry.workers[id].clone(),
             shared,
@@ -277,9 +307,59 @@ impl Worker {
             sequences: RefCell::default(),
             exchanges: RefCell::default(),
             body_buffers: RefCell::default(),
-            draining: Cell::new(false),
-            ticked: Cell::new(Instant::now()),
+            connections: RefCell::default(),
+            next_connection: Cell::new(0),
+            draining: Cell::new(None),
+            epoch,
+            ticked: Cell::new(epoch),
+            ticked_unix: Cell::new(0),
+            date: Cell::new([b' '; 29]),
+        };
+        worker.look_at_clocks();
+        worker
+    }
+
+    /// Once a tick, so that requests need not.
+    fn look_at_clocks(&self) {
+        self.ticked.set(Instant::now());
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        self.ticked_unix.set(unix);
+        self.date.set(proxy_core::access::http_date(unix));
+    }
+
+    /// The value of a `Date` header now.
+    pub(crate) const fn date(&self) -> Date {
+        self.date.get()
+    }
+
+    /// A moment as microseconds since the Unix epoch.
+    pub(crate) fn unix_micros(&self, at: Instant) -> u64 {
+        let ticked = self.ticked.get();
+        let after = at.saturating_duration_since(ticked).as_micros() as u64;
+        let before = ticked.saturating_duration_since(at).as_micros() as u64;
+        (self.ticked_unix.get() + after).saturating_sub(before)
+    }
+
+    /// In a drain, connections that were idle for the drain time end.
+    fn end_idle_connections(&self) {
+        let Some(since) = self.draining.get() else { return };
+        let now = self.ticked.get();
+        for OpenTask { connection, task } in self.connections.borrow().values() {
+            let time = self.timeouts(connection.slot).map_or(Duration::ZERO, |timeouts| timeouts.drain);
+            if connection.is_idle.get() && now.saturating_duration_since(since) >= time {
+                task.abort();
+            }
         }
+    }
+
+    /// The times of the listener in a slot, if it is served still.
+    pub(crate) fn timeouts(&self, slot: usize) -> Option<Timeouts> {
+        self.view().snapshot.listener(slot).map(|listener| listener.http.timeouts)
+    }
+
+    /// How many workers there are.
+    pub(crate) const fn count(&self) -> usize {
+        self.peers.len()
     }
 
     /// This worker's view of the current snapshot. Costs a comparison while the snapshot is the same.
@@ -353,7 +433,7 @@ impl Worker {
     }
 
     pub(crate) const fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.draining.get().is_some()
     }
 
     /// The worker with the fewest connections, this one if it is among them.
@@ -364,32 +444,73 @@ impl Worker {
     }
 
     /// Serves a connection in a task of its own. A panic in it ends this connection and nothing else.
-    fn spawn_connection(self: Rc<Self>, slot: usize, socket: crate::socket::Socket, counted: bool) {
+    fn spawn_connection(self: Rc<Self>, slot: usize, socket: Socket, peer: Peer, counted: bool) {
         let load = self.peers[self.id].load.clone();
         if !counted {
             load.fetch_add(1, Ordering::Relaxed);
         }
+        let view = self.view();
+        let Some(listener) = view.listener(&self, slot) else {
+            // Removed since it was accepted.
+            load.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
+        let Some(source) = self.shared.sources.admit(&peer, listener.http().connections_per_source) else {
+            listener.cells.connections_refused.add(1);
+            load.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
         self.cells.connections_opened.add(1);
-        let open = OpenConnection { cells: self.cells.clone(), load };
-        tokio::task::spawn_local(async move {
-            downstream::serve(self, slot, socket).await;
+        listener.cells.connections_opened.add(1);
+        let number = self.next_connection.get();
+        self.next_connection.set(number + 1);
+        let connection = Rc::new(Connection {
+            // Unique in the process, and cheap.
+            id: number * self.peers.len() as u64 + self.id as u64 + 1,
+            slot,
+            local: socket.local_address(),
+            peer,
+            opened: Instant::now(),
+            requests: Cell::new(0),
+            is_idle: Cell::new(true),
+            deadlines: Deadlines::new(self.epoch),
+        });
+        let open = OpenConnection {
+            worker: self.clone(),
+            listener: listener.cells.clone(),
+            number,
+            load,
+            _source: source,
+        };
+        let served = connection.clone();
+        let task = tokio::task::spawn_local(async move {
+            let worker = open.worker.clone();
+            downstream::serve(worker, served, socket).await;
             drop(open);
         });
+        let task = task.abort_handle();
+        self.connections.borrow_mut().insert(number, OpenTask { connection, task });
     }
 }
 
 /// Counts a connection until it ends, in whichever way. The runtime catches a task's panic.
 struct OpenConnection {
-    cells: Arc<WorkerCells>,
+    worker: Rc<Worker>,
+    listener: Arc<ListenerCells>,
+    number: u64,
     load: Arc<AtomicUsize>,
+    _source: Admitted,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.cells.connections_closed.add(1);
+        let cells = &self.worker.cells;
+        cells.connections_closed.add(1);
+        self.listener.connections_closed.add(1);
         self.load.fetch_sub(1, Ordering::Relaxed);
+        self.worker.connections.borrow_mut().remove(&self.number);
         if std::thread::panicking() {
-            self.cells.panics.add(1);
+            cells.panics.add(1);
         }
     }
 }

@@ -125,7 +125,8 @@ fn exchange(client: &mut TcpStream, request: &str) {
 
 #[test]
 fn a_request_allocates_nothing_in_the_steady_state() {
-    let proxy = Proxy::start(bootstrap(origin()), Options { workers: 1 }).expect("a proxy");
+    let proxy =
+        Proxy::start(bootstrap(origin()), Options { workers: 1, ..Options::default() }).expect("a proxy");
     let address = proxy.listener_address("in").expect("it listens");
     let mut client = TcpStream::connect(address).expect("connected");
     client.set_nodelay(true).expect("no delay");

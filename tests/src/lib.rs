@@ -4,7 +4,9 @@
 mod backend;
 mod client;
 mod process;
+mod proxy;
 
 pub use backend::{Backend, Conversation};
 pub use client::{Client, Response, http_get};
-pub use process::{Output, Process, eventually, free_port, proxy_bootstrap};
+pub use process::{Output, Process, eventually, free_port};
+pub use proxy::{Proxy, Setup};

@@ -1,7 +1,7 @@
 //! Processes of this workspace.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -137,40 +137,4 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     listener.local_addr().expect("an address").port()
-}
-
-/// A bootstrap with one listener, whose routes are `routes` (YAML), and these clusters. Least of all that makes a proxy.
-pub fn proxy_bootstrap(listen: u16, admin: u16, routes: &str, clusters: &[(&str, SocketAddr)]) -> String {
-    let clusters: String = clusters
-        .iter()
-        .map(|(name, address)| {
-            format!(
-                "  - {{ name: {name}, connect_timeout: 1s, load_assignment: {{ cluster_name: {name}, endpoints: [ {{ lb_endpoints: [ \
-                 {{ endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }} }} ] }} ] }} }}\n",
-                address.ip(),
-                address.port()
-            )
-        })
-        .collect();
-    format!(
-        "admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}
-static_resources:
-  listeners:
-  - name: in
-    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {listen} }} }}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          http_filters:
-          - name: router
-            typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
-          route_config:
-            name: r
-            virtual_hosts:
-            - {{ name: all, domains: [\"*\"], routes: [ {routes} ] }}
-  clusters:
-{clusters}"
-    )
 }

@@ -1,6 +1,6 @@
 //! What cannot be taken is said in one sentence with the place, and with the right exit code.
 
-use tests::{Process, free_port, proxy_bootstrap};
+use tests::{Process, Setup, free_port};
 
 fn file(text: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -21,8 +21,7 @@ fn assert_refused(program: &str, flag: &str, text: &str, code: i32, part: &str) 
 
 #[test]
 fn a_bootstrap_that_cannot_be_taken_ends_the_proxy_with_2() {
-    let good =
-        proxy_bootstrap(free_port(), free_port(), "{ match: { prefix: / }, route: { cluster: c } }", &[]);
+    let good = Setup::default().bootstrap(free_port(), free_port());
     for (text, part) in [
         ("node: [", "line 1"),
         (
@@ -51,11 +50,11 @@ fn a_bootstrap_that_cannot_be_taken_ends_the_proxy_with_2() {
 #[test]
 fn a_port_in_use_is_named_even_by_another_weir() {
     let port = free_port();
-    let text = proxy_bootstrap(port, free_port(), "{ match: { prefix: / }, route: { cluster: c } }", &[]);
+    let text = Setup::default().bootstrap(port, free_port());
     let (_folder, path) = file(&text);
     let first = Process::start("weir-proxy", &["-c", &path, "--concurrency", "2"]);
     tests::eventually("the first one listens", || first.log().contains("listening").then_some(()));
-    let second = proxy_bootstrap(port, free_port(), "{ match: { prefix: / }, route: { cluster: c } }", &[]);
+    let second = Setup::default().bootstrap(port, free_port());
     assert_refused(
         "weir-proxy",
         "-c",
@@ -67,9 +66,11 @@ fn a_port_in_use_is_named_even_by_another_weir() {
 
 #[test]
 fn an_address_of_another_machine_is_named() {
-    let text =
-        proxy_bootstrap(free_port(), free_port(), "{ match: { prefix: / }, route: { cluster: c } }", &[])
-            .replacen("address: 127.0.0.1, port_value: ", "address: 192.0.2.1, port_value: ", 2);
+    let text = Setup::default().bootstrap(free_port(), free_port()).replacen(
+        "address: 127.0.0.1, port_value: ",
+        "address: 192.0.2.1, port_value: ",
+        2,
+    );
     assert_refused("weir-proxy", "-c", &text, 1, "this machine does not have the address");
 }
 

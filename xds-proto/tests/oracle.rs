@@ -34,10 +34,20 @@ macro_rules! messages {
 
 messages! {
     envoy::config::accesslog::v3::AccessLog => "envoy.config.accesslog.v3.AccessLog",
+    envoy::config::accesslog::v3::AccessLogFilter => "envoy.config.accesslog.v3.AccessLogFilter",
+    envoy::config::accesslog::v3::AndFilter => "envoy.config.accesslog.v3.AndFilter",
+    envoy::config::accesslog::v3::ComparisonFilter => "envoy.config.accesslog.v3.ComparisonFilter",
+    envoy::config::accesslog::v3::DurationFilter => "envoy.config.accesslog.v3.DurationFilter",
+    envoy::config::accesslog::v3::HeaderFilter => "envoy.config.accesslog.v3.HeaderFilter",
+    envoy::config::accesslog::v3::OrFilter => "envoy.config.accesslog.v3.OrFilter",
+    envoy::config::accesslog::v3::ResponseFlagFilter => "envoy.config.accesslog.v3.ResponseFlagFilter",
+    envoy::config::accesslog::v3::StatusCodeFilter => "envoy.config.accesslog.v3.StatusCodeFilter",
     envoy::config::bootstrap::v3::Admin => "envoy.config.bootstrap.v3.Admin",
     envoy::config::bootstrap::v3::Bootstrap => "envoy.config.bootstrap.v3.Bootstrap",
     envoy::config::bootstrap::v3::bootstrap::DynamicResources => "envoy.config.bootstrap.v3.Bootstrap.DynamicResources",
     envoy::config::bootstrap::v3::bootstrap::StaticResources => "envoy.config.bootstrap.v3.Bootstrap.StaticResources",
+    envoy::config::cluster::v3::CircuitBreakers => "envoy.config.cluster.v3.CircuitBreakers",
+    envoy::config::cluster::v3::circuit_breakers::Thresholds => "envoy.config.cluster.v3.CircuitBreakers.Thresholds",
     envoy::config::cluster::v3::Cluster => "envoy.config.cluster.v3.Cluster",
     envoy::config::cluster::v3::cluster::EdsClusterConfig => "envoy.config.cluster.v3.Cluster.EdsClusterConfig",
     envoy::config::core::v3::Address => "envoy.config.core.v3.Address",
@@ -45,6 +55,12 @@ messages! {
     envoy::config::core::v3::ApiConfigSource => "envoy.config.core.v3.ApiConfigSource",
     envoy::config::core::v3::ConfigSource => "envoy.config.core.v3.ConfigSource",
     envoy::config::core::v3::ControlPlane => "envoy.config.core.v3.ControlPlane",
+    envoy::config::core::v3::DataSource => "envoy.config.core.v3.DataSource",
+    envoy::config::core::v3::HeaderValue => "envoy.config.core.v3.HeaderValue",
+    envoy::config::core::v3::HeaderValueOption => "envoy.config.core.v3.HeaderValueOption",
+    envoy::config::core::v3::HttpProtocolOptions => "envoy.config.core.v3.HttpProtocolOptions",
+    envoy::config::core::v3::RuntimeUInt32 => "envoy.config.core.v3.RuntimeUInt32",
+    envoy::config::core::v3::SubstitutionFormatString => "envoy.config.core.v3.SubstitutionFormatString",
     envoy::config::core::v3::GrpcService => "envoy.config.core.v3.GrpcService",
     envoy::config::core::v3::grpc_service::EnvoyGrpc => "envoy.config.core.v3.GrpcService.EnvoyGrpc",
     envoy::config::core::v3::Http1ProtocolOptions => "envoy.config.core.v3.Http1ProtocolOptions",
@@ -64,17 +80,32 @@ messages! {
     envoy::config::route::v3::HeaderMatcher => "envoy.config.route.v3.HeaderMatcher",
     envoy::config::route::v3::Route => "envoy.config.route.v3.Route",
     envoy::config::route::v3::RouteAction => "envoy.config.route.v3.RouteAction",
+    envoy::config::route::v3::route_action::MaxStreamDuration => "envoy.config.route.v3.RouteAction.MaxStreamDuration",
+    envoy::config::route::v3::route_action::UpgradeConfig => "envoy.config.route.v3.RouteAction.UpgradeConfig",
+    envoy::config::route::v3::route_action::upgrade_config::ConnectConfig =>
+        "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig",
+    envoy::config::route::v3::route_match::ConnectMatcher => "envoy.config.route.v3.RouteMatch.ConnectMatcher",
     envoy::config::route::v3::RouteConfiguration => "envoy.config.route.v3.RouteConfiguration",
     envoy::config::route::v3::RouteMatch => "envoy.config.route.v3.RouteMatch",
     envoy::config::route::v3::VirtualHost => "envoy.config.route.v3.VirtualHost",
     envoy::config::route::v3::WeightedCluster => "envoy.config.route.v3.WeightedCluster",
     envoy::config::route::v3::weighted_cluster::ClusterWeight => "envoy.config.route.v3.WeightedCluster.ClusterWeight",
     envoy::extensions::access_loggers::file::v3::FileAccessLog => "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+    envoy::extensions::access_loggers::stream::v3::StderrAccessLog =>
+        "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+    envoy::extensions::access_loggers::stream::v3::StdoutAccessLog =>
+        "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
     envoy::extensions::filters::http::router::v3::Router => "envoy.extensions.filters.http.router.v3.Router",
     envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager =>
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
     envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter =>
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
+    envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::UpgradeConfig =>
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig",
+    envoy::extensions::filters::network::http_connection_manager::v3::LocalReplyConfig =>
+        "envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig",
+    envoy::extensions::filters::network::http_connection_manager::v3::ResponseMapper =>
+        "envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper",
     envoy::extensions::filters::network::http_connection_manager::v3::Rds =>
         "envoy.extensions.filters.network.http_connection_manager.v3.Rds",
     envoy::extensions::upstreams::http::v3::HttpProtocolOptions => "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -163,7 +194,8 @@ fn every_field_round_trips_through_envoys_own_messages() {
 
 #[test]
 fn every_enum_number_has_the_same_name_in_envoys_api() {
-    use envoy_types::pb::envoy::config::{cluster, core};
+    use envoy_types::pb::envoy::config::{accesslog, cluster, core};
+    use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
     for item in xds_proto::json::descriptor_pool().all_enums() {
         for value in item.values() {
             let number = value.number();
@@ -186,13 +218,37 @@ fn every_enum_number_has_the_same_name_in_envoys_api() {
                 "envoy.config.core.v3.TrafficDirection" => {
                     core::v3::TrafficDirection::try_from(number).map(|v| v.as_str_name())
                 }
+                "envoy.config.core.v3.RoutingPriority" => {
+                    core::v3::RoutingPriority::try_from(number).map(|v| v.as_str_name())
+                }
+                "envoy.config.core.v3.HeaderValueOption.HeaderAppendAction" => {
+                    core::v3::header_value_option::HeaderAppendAction::try_from(number)
+                        .map(|v| v.as_str_name())
+                }
+                "envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction" => {
+                    use core::v3::http_protocol_options::HeadersWithUnderscoresAction;
+                    HeadersWithUnderscoresAction::try_from(number).map(|v| v.as_str_name())
+                }
+                "envoy.config.accesslog.v3.ComparisonFilter.Op" => {
+                    accesslog::v3::comparison_filter::Op::try_from(number).map(|v| v.as_str_name())
+                }
                 "envoy.config.core.v3.SocketAddress.Protocol" => {
                     core::v3::socket_address::Protocol::try_from(number).map(|v| v.as_str_name())
                 }
                 "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType" =>
                 {
-                    use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
-                    hcm::http_connection_manager::CodecType::try_from(number).map(|v| v.as_str_name())
+                    use hcm::http_connection_manager::CodecType;
+                    CodecType::try_from(number).map(|v| v.as_str_name())
+                }
+                "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation" =>
+                {
+                    use hcm::http_connection_manager::ServerHeaderTransformation;
+                    ServerHeaderTransformation::try_from(number).map(|v| v.as_str_name())
+                }
+                "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction" =>
+                {
+                    use hcm::http_connection_manager::PathWithEscapedSlashesAction;
+                    PathWithEscapedSlashesAction::try_from(number).map(|v| v.as_str_name())
                 }
                 name if name.starts_with("google.protobuf.") => continue,
                 name => panic!("{name} is missing from this test"),

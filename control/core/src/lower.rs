@@ -28,7 +28,9 @@ use xds_proto::envoy::config::route::v3::{
 };
 use xds_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use xds_proto::envoy::extensions::filters::http::router::v3::Router;
-use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    RouteSpecifier, UpgradeConfig,
+};
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
 };
@@ -169,7 +171,11 @@ fn address(address: &CoreAddress) -> Address {
 fn listener(gateway: &ir::Gateway) -> Listener {
     let log = |path: &String| AccessLog {
         name: "envoy.access_loggers.file".to_owned(),
-        config_type: Some(access_log::ConfigType::TypedConfig(pack(&FileAccessLog { path: path.clone() }))),
+        config_type: Some(access_log::ConfigType::TypedConfig(pack(&FileAccessLog {
+            path: path.clone(),
+            ..FileAccessLog::default()
+        }))),
+        filter: None,
     };
     let manager = HttpConnectionManager {
         stat_prefix: GATEWAY.to_owned(),
@@ -183,6 +189,9 @@ fn listener(gateway: &ir::Gateway) -> Listener {
             ..HttpFilter::default()
         }],
         access_log: gateway.access_log.iter().map(log).collect(),
+        // A gateway's clients are strangers; backends learn who they are, and WebSockets pass.
+        use_remote_address: Some(true),
+        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: None }],
         ..HttpConnectionManager::default()
     };
     let filter = Filter {
@@ -243,7 +252,10 @@ fn wire_route(route: &ir::Route, dialect: Dialect) -> Route {
             headers: route.headers.iter().map(header).collect(),
             path_specifier: Some(path),
         }),
-        action: Some(route::Action::Route(RouteAction { cluster_specifier: Some(cluster) })),
+        action: Some(route::Action::Route(RouteAction {
+            cluster_specifier: Some(cluster),
+            ..RouteAction::default()
+        })),
         typed_per_filter_config: split.map(|s| ("weir.split".to_owned(), pack(&s))).into_iter().collect(),
     }
 }

@@ -15,14 +15,17 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use proxy_core::access::{Format, JsonValue, Record};
 use proxy_core::config::{
-    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, Split, VirtualHost,
-    Weight,
+    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, RouteOptions,
+    Split, VirtualHost, Weight,
 };
+use proxy_core::hop::{self, HopRules};
 use proxy_core::http1::{
-    Limits, Method, RequestHead, ResponseEdits, ResponseHead, Version, parse_request, parse_response,
-    write_request, write_response,
+    Limits, Method, RequestEdits, RequestHead, RequestRules, ResponseEdits, ResponseHead, ServerHeader,
+    Version, parse_request, parse_response, write_request, write_response,
 };
+use proxy_core::path::{self, PathRules};
 use proxy_core::route::{RequestView, RouteTable};
 use proxy_core::split::{Phase, Rendezvous, Sequence};
 
@@ -90,6 +93,7 @@ fn table(prefixes: usize, headers: usize) -> RouteTable {
         path: PathMatch::Prefix(path.into()),
         headers,
         split: Split { arms: arms(&[95, 5]), key: None },
+        options: RouteOptions::default(),
     };
     let header = |i: usize| HeaderMatch {
         name: FieldName::Header(format!("x-header-{i}").into()),
@@ -109,7 +113,7 @@ fn table(prefixes: usize, headers: usize) -> RouteTable {
 
 fn parsed(bytes: &[u8]) -> RequestHead {
     let mut head = RequestHead::default();
-    assert_eq!(parse_request(bytes, &Limits::default(), &mut head), Ok(true));
+    assert_eq!(parse_request(bytes, &RequestRules::default(), &mut head), Ok(true));
     head
 }
 
@@ -120,27 +124,27 @@ const CASES: &[Case] = &[
     ("parse request, wrk", || {
         let mut head = RequestHead::default();
         Box::new(move || {
-            let _ = black_box(parse_request(black_box(WRK), &Limits::default(), &mut head));
+            let _ = black_box(parse_request(black_box(WRK), &RequestRules::default(), &mut head));
         })
     }),
     ("parse request, browser", || {
         let mut head = RequestHead::default();
         Box::new(move || {
-            let _ = black_box(parse_request(black_box(BROWSER), &Limits::default(), &mut head));
+            let _ = black_box(parse_request(black_box(BROWSER), &RequestRules::default(), &mut head));
         })
     }),
     ("write request, wrk", || {
         let (head, mut out) = (parsed(WRK), Vec::with_capacity(4096));
         Box::new(move || {
             out.clear();
-            write_request(&mut out, black_box(WRK), &head, b"");
+            write_request(&mut out, black_box(WRK), &head, &RequestEdits::default());
         })
     }),
     ("write request, browser", || {
         let (head, mut out) = (parsed(BROWSER), Vec::with_capacity(4096));
         Box::new(move || {
             out.clear();
-            write_request(&mut out, black_box(BROWSER), &head, b"");
+            write_request(&mut out, black_box(BROWSER), &head, &RequestEdits::default());
         })
     }),
     ("parse response", || {
@@ -153,10 +157,54 @@ const CASES: &[Case] = &[
     ("write response", || {
         let (mut head, mut out) = (ResponseHead::default(), Vec::with_capacity(4096));
         assert_eq!(parse_response(RESPONSE, &Limits::default(), Method::Get, &mut head), Ok(true));
-        let edits = ResponseEdits { client: Version::Http11, keep_alive: true };
+        let server = ServerHeader::default();
         Box::new(move || {
             out.clear();
-            write_response(&mut out, black_box(RESPONSE), &head, edits);
+            let date = b"Sun, 06 Nov 1994 08:49:37 GMT";
+            let edits = ResponseEdits {
+                client: Version::Http11,
+                keep_alive: true,
+                server: &server,
+                date: black_box(date),
+                added: b"",
+            };
+            write_response(&mut out, black_box(RESPONSE), &head, &edits);
+        })
+    }),
+    ("path, normal already", || {
+        let mut path = *b"/api/v1/items?limit=20";
+        Box::new(move || {
+            let _ = black_box(path::normalize(black_box(&mut path), &PathRules::default()));
+        })
+    }),
+    ("hop headers, at the edge", || {
+        let (mut head, mut added) = (RequestHead::default(), Vec::with_capacity(4096));
+        assert_eq!(parse_request(WRK, &RequestRules::default(), &mut head), Ok(true));
+        let rules = HopRules { is_edge: true, ..HopRules::default() };
+        Box::new(move || {
+            let fresh = || hop::request_id(black_box(7), black_box(8));
+            hop::apply(black_box(&rules), "192.0.2.7", black_box(WRK), &mut head, fresh, &mut added);
+        })
+    }),
+    ("access-log line, JSON of ten fields", || {
+        let (mut head, mut out) = (RequestHead::default(), Vec::with_capacity(4096));
+        assert_eq!(parse_request(WRK, &RequestRules::default(), &mut head), Ok(true));
+        let format = log_format();
+        Box::new(move || {
+            out.clear();
+            let record = Record {
+                request: Some((&head, WRK)),
+                status: 200,
+                arm: "v2",
+                cluster: "shop-v2",
+                endpoint: "10.0.0.2:80",
+                attempts: 1,
+                started: black_box(1_795_250_414_007_900),
+                duration: 345,
+                bytes_sent: 1024,
+                ..Record::default()
+            };
+            format.write(black_box(&record), &mut out);
         })
     }),
     ("match, 1 route", || matching(0, 0)),
@@ -238,4 +286,21 @@ fn instructions(case: usize) -> Option<u64> {
         line.parse::<u64>().ok()
     };
     Some((collected(2 * ITERATIONS)? - collected(ITERATIONS)?) / ITERATIONS)
+}
+
+fn log_format() -> Format {
+    let fields = [
+        ("time", "%START_TIME%"),
+        ("method", "%REQ(:METHOD)%"),
+        ("authority", "%REQ(:AUTHORITY)%"),
+        ("path", "%REQ(:PATH)%"),
+        ("status", "%RESPONSE_CODE%"),
+        ("arm", "%WEIR_ARM%"),
+        ("cluster", "%UPSTREAM_CLUSTER%"),
+        ("endpoint", "%UPSTREAM_HOST%"),
+        ("flags", "%RESPONSE_FLAGS%"),
+        ("duration", "%DURATION%"),
+    ];
+    let members = fields.map(|(name, text)| (name.to_owned(), JsonValue::Text(text.to_owned())));
+    Format::json(&JsonValue::Object(members.into()), false).expect("a valid format")
 }

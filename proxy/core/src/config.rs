@@ -4,17 +4,21 @@
 
 mod address;
 mod cluster;
+mod http;
 mod listener;
 mod name;
 mod route;
 
 pub use address::Address;
-pub use cluster::{Cluster, Endpoint, EndpointSource, LbPolicy, LoadAssignment};
+pub use cluster::{
+    Cluster, ConnectionOptions, Endpoint, EndpointSource, LbPolicy, LoadAssignment, PriorityThresholds,
+};
+pub use http::{BodyRate, HttpOptions, SourceLimit, Timeouts};
 pub use listener::{Listener, RouteSource};
 pub use name::{ArmName, ClusterName, ListenerName, RouteConfigName};
 pub use route::{
-    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, Split, SplitKey,
-    VirtualHost, Weight,
+    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, RouteOptions,
+    RouteTimeout, Split, SplitKey, VirtualHost, Weight,
 };
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,7 +4,7 @@
 //! written once, from the slices that stay. What is ambiguous is refused: a proxy that guesses how a message ends can be
 //! made to disagree with its neighbour (request smuggling).
 //!
-//! Not here: upgrades, CONNECT and TLS. They are refused by name.
+//! An upgrade is only read here, and CONNECT's target; whether a tunnel is opened is for the caller to say. Not here: TLS.
 
 mod body;
 mod chunked;
@@ -16,9 +16,12 @@ mod response;
 mod write;
 
 pub use body::{BodyReader, Relayed};
-pub use chunked::{ChunkError, Output};
+pub use chunked::{ChunkError, ChunkLimits, Output};
 pub use error::HeadError;
-pub use head::{HeaderId, HeaderSpan, Limits, Span};
-pub use request::{Method, RequestFraming, RequestHead, Version, parse_request};
+pub use head::{HeaderId, HeaderSpan, Limits, Span, Underscores};
+pub use request::{Method, RequestFraming, RequestHead, RequestRules, Version, parse_request};
 pub use response::{ResponseFraming, ResponseHead, parse_response};
-pub use write::{ResponseEdits, write_chunk_size, write_local_reply, write_request, write_response};
+pub use write::{
+    LocalReply, RequestEdits, ResponseEdits, ServerHeader, write_chunk_size, write_local_reply,
+    write_request, write_response,
+};

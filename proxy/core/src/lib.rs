@@ -3,10 +3,15 @@
 //! Plain synchronous code: no sockets, no runtime, no clock, no ambient randomness; time and seeds are arguments. The
 //! `proxy` crate around it does the I/O.
 
+pub mod access;
+pub mod breaker;
 pub mod config;
 pub mod endpoint;
+pub mod hop;
 pub mod http1;
 pub mod lb;
+pub mod local_reply;
+pub mod path;
 pub mod route;
 pub mod snapshot;
 pub mod split;

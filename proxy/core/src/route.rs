@@ -11,7 +11,10 @@ mod oracle;
 mod path;
 mod table;
 
+pub(crate) use header::holds as header_holds;
 pub use table::{ArmTarget, Choice, CompiledRoute, NoRoute, RouteLabel, RouteTable};
+
+use crate::http1::RequestHead;
 
 /// What of a request a route may ask for. HTTP/1.1 heads and HTTP/2 header lists both are one.
 pub trait RequestView {
@@ -19,8 +22,38 @@ pub trait RequestView {
     fn method(&self) -> &[u8];
     /// Host and port, in the client's case; empty where the client sent none.
     fn authority(&self) -> &[u8];
-    /// Path and query.
+    /// Path and query; empty for CONNECT, and only there.
     fn path(&self) -> &[u8];
     /// The values of all lines of a header, in order. `name` is in lower case.
     fn header<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]>;
+}
+
+/// A request head over its bytes, as routes see it.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadView<'a> {
+    /// The parsed head.
+    pub head: &'a RequestHead,
+    /// The bytes that it was parsed from.
+    pub buffer: &'a [u8],
+}
+
+impl RequestView for HeadView<'_> {
+    fn method(&self) -> &[u8] {
+        self.head.method_token.slice(self.buffer)
+    }
+
+    fn authority(&self) -> &[u8] {
+        self.head.authority.slice(self.buffer)
+    }
+
+    fn path(&self) -> &[u8] {
+        self.head.path.slice(self.buffer)
+    }
+
+    fn header<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.head.headers.iter().filter(move |line| {
+            line.name.len() == name.len() && line.name.slice(self.buffer).eq_ignore_ascii_case(name)
+        });
+        lines.map(|line| line.value.slice(self.buffer))
+    }
 }

@@ -2,12 +2,13 @@
 
 mod compile;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::breaker::ClusterState;
 use crate::config::{
-    Address, Cluster, ClusterName, LbPolicy, Listener, ListenerName, LoadAssignment, RouteConfiguration,
+    Address, Cluster, ClusterName, ConnectionOptions, HttpOptions, LbPolicy, Listener, ListenerName,
+    LoadAssignment, PriorityThresholds, RouteConfiguration,
 };
 use crate::endpoint::EndpointState;
 use crate::route::RouteTable;
@@ -35,8 +36,8 @@ pub struct ListenerTable {
     pub address: Address,
     /// Its routes.
     pub routes: Arc<RouteTable>,
-    /// Files that get a line for each request.
-    pub access_logs: Arc<[PathBuf]>,
+    /// The settings of its HTTP connection manager.
+    pub http: Arc<HttpOptions>,
     listener: Arc<Listener>,
     source: Arc<RouteConfiguration>,
 }
@@ -50,6 +51,12 @@ pub struct ClusterTable {
     pub lb_policy: LbPolicy,
     /// How long a connection attempt may take.
     pub connect_timeout: Duration,
+    /// What may go on at once.
+    pub thresholds: PriorityThresholds,
+    /// What goes on at the moment.
+    pub state: Arc<ClusterState>,
+    /// How connections are kept.
+    pub connections: ConnectionOptions,
     /// The endpoints that take requests.
     pub usable: Box<[Arc<EndpointState>]>,
     /// All endpoints, those without new requests included.

@@ -1,35 +1,26 @@
 //! Replies of the proxy itself.
 
-use proxy_core::http1::{Method, ResponseEdits, write_local_reply};
-use tokio::io::AsyncWriteExt as _;
+use proxy_core::access::Record;
+use proxy_core::config::HttpOptions;
+use proxy_core::http1::{LocalReply, Method, ResponseEdits, write_local_reply};
 
-use crate::socket::Socket;
-
-/// Sends a short text. A client that is gone does not get it; nothing else follows from that.
-pub(crate) async fn local_reply(
-    client: &mut Socket,
-    out: &mut Vec<u8>,
-    status: u16,
+/// Writes the reply to a request that ended as `record` says into `out`, as the listener's `local_reply_config` wants it.
+/// Returns its status and the bytes of its body.
+pub(crate) fn local_reply(
+    http: &HttpOptions,
+    record: &Record<'_>,
     text: &str,
-    edits: ResponseEdits,
     method: Method,
-) {
+    edits: &ResponseEdits<'_>,
+    out: &mut Vec<u8>,
+) -> (u16, u64) {
+    let mut reply = http.local_replies.reply(record, text);
+    reply.headers.extend_from_slice(edits.added);
+    let edits = ResponseEdits { added: &reply.headers, ..*edits };
+    let is_head = method == Method::Head;
+    let written =
+        LocalReply { status: reply.status, content_type: &reply.content_type, body: &reply.body, is_head };
     out.clear();
-    write_local_reply(out, status, reason_phrase(status), text, edits, method == Method::Head);
-    let _ = client.write_all(out).await;
-}
-
-const fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        400 => "Bad Request",
-        404 => "Not Found",
-        414 => "URI Too Long",
-        417 => "Expectation Failed",
-        431 => "Request Header Fields Too Large",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        _ => "",
-    }
+    write_local_reply(out, &written, &edits);
+    (reply.status, if is_head { 0 } else { reply.body.len() as u64 })
 }

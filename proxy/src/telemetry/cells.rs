@@ -52,3 +52,41 @@ impl ArmCells {
         self.duration.record(micros);
     }
 }
+
+/// What one worker counts for one listener.
+#[derive(Debug, Default)]
+pub(crate) struct ListenerCells {
+    pub(crate) connections_opened: Counter,
+    pub(crate) connections_closed: Counter,
+    /// Connections refused because there were too many in all, or from one source.
+    pub(crate) connections_refused: Counter,
+    /// Requests that began.
+    pub(crate) requests: Counter,
+    /// Responses by class: 1xx to 5xx.
+    pub(crate) classes: [Counter; 5],
+}
+
+impl ListenerCells {
+    #[inline]
+    pub(crate) fn observe(&self, status: u16) {
+        if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
+            class.add(1);
+        }
+    }
+}
+
+/// What one worker counts for one cluster. Requests are counted by arm.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterCells {
+    pub(crate) connects: Counter,
+    pub(crate) connect_failures: Counter,
+    pub(crate) connect_timeouts: Counter,
+    /// Times that a request had to wait because the cluster may have no more connections.
+    pub(crate) connection_overflows: Counter,
+    /// Requests refused because too many waited.
+    pub(crate) pending_overflows: Counter,
+    /// Requests refused because too many were under way.
+    pub(crate) request_overflows: Counter,
+    /// Responses that took longer than their route's timeout.
+    pub(crate) timeouts: Counter,
+}

@@ -11,15 +11,18 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use proxy_core::breaker::{Priority, Resource};
+use proxy_core::snapshot::Snapshot;
+
 use super::histogram::Totals;
 use super::registry::Registry;
 use crate::forward::Reason;
 
 impl Registry {
     /// The whole page. Nothing is computed before somebody asks.
-    pub(crate) fn render(self: &Arc<Self>) -> String {
+    pub(crate) fn render(self: &Arc<Self>, snapshot: &Arc<Snapshot>) -> String {
         let mut families = prometheus_client::registry::Registry::default();
-        families.register_collector(Box::new(Families(self.clone())));
+        families.register_collector(Box::new(Families(self.clone(), snapshot.clone())));
         let mut page = String::new();
         if encode(&mut page, &families).is_err() {
             tracing::error!("the metrics page could not be written");
@@ -29,20 +32,28 @@ impl Registry {
 }
 
 #[derive(Debug)]
-struct Families(Arc<Registry>);
+struct Families(Arc<Registry>, Arc<Snapshot>);
 
 impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.requests(&mut encoder)?;
         self.durations(&mut encoder)?;
         self.failures(&mut encoder)?;
+        self.breakers(&mut encoder)?;
         self.xds(&mut encoder)?;
         let registry = &self.0;
-        let totals: [(&str, &str, u64); 6] = [
+        let refused = registry.listeners();
+        let refused = refused.values().flatten().map(|cells| cells.connections_refused.value()).sum();
+        let totals: [(&str, &str, u64); 7] = [
             (
                 "weir_downstream_connections",
                 "Connections accepted from clients",
                 registry.total(|w| w.connections_opened.value()),
+            ),
+            (
+                "weir_downstream_connections_refused",
+                "Connections closed at once: too many in all, or from one source",
+                refused,
             ),
             (
                 "weir_upstream_connections",
@@ -142,6 +153,28 @@ impl Families {
                 None,
             )
         })
+    }
+
+    /// What may still be taken, so that a limit is seen before it is reached.
+    fn breakers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "What a cluster's circuit breakers still allow at once";
+        let name = "weir_circuit_breaker_remaining";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (_, table) in self.1.clusters() {
+            for priority in Priority::ALL {
+                for resource in Resource::ALL {
+                    let in_use = table.state.in_use(priority, resource);
+                    let left = table.thresholds.of(priority).limit(resource).saturating_sub(in_use);
+                    let labels = [
+                        ("cluster", table.name.as_str()),
+                        ("priority", priority.as_str()),
+                        ("limit", resource.as_str()),
+                    ];
+                    ConstGauge::new(u64::from(left)).encode(family.encode_family(&labels)?)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn failures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use proxy_core::config::{ArmName, ClusterName};
+use proxy_core::config::{ArmName, ClusterName, ListenerName};
 use proxy_core::route::RouteLabel;
 
-use super::cells::{ArmCells, WorkerCells};
+use super::cells::{ArmCells, ClusterCells, ListenerCells, WorkerCells};
 
 /// Series of arms that are kept; more share one that is labelled `overflow`.
 const MAX_ARMS: usize = 20_000;
@@ -31,6 +31,14 @@ impl ArmKey {
     }
 }
 
+/// The labels of a listener's series.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ListenerKey {
+    pub(crate) listener: ListenerName,
+    /// `stat_prefix` of its HTTP connection manager.
+    pub(crate) stat_prefix: Box<str>,
+}
+
 /// Updates from the control plane, by type.
 #[derive(Debug, Default)]
 pub(crate) struct XdsCounts {
@@ -46,6 +54,8 @@ pub(crate) struct Registry {
     pub(crate) workers: Vec<Arc<WorkerCells>>,
     /// One cell a worker. The lock is taken when a worker first meets an arm, never by a request after that.
     arms: Mutex<BTreeMap<ArmKey, Vec<Arc<ArmCells>>>>,
+    clusters: Mutex<BTreeMap<ClusterName, Vec<Arc<ClusterCells>>>>,
+    listeners: Mutex<BTreeMap<ListenerKey, Vec<Arc<ListenerCells>>>>,
     xds: Mutex<XdsCounts>,
     pub(crate) xds_connected: AtomicBool,
     generation: AtomicU64,
@@ -56,6 +66,8 @@ impl Registry {
         Self {
             workers: (0..workers).map(|_| Arc::default()).collect(),
             arms: Mutex::default(),
+            clusters: Mutex::default(),
+            listeners: Mutex::default(),
             xds: Mutex::default(),
             xds_connected: AtomicBool::new(false),
             generation: AtomicU64::new(0),
@@ -70,6 +82,28 @@ impl Registry {
         let cells =
             arms.entry(key).or_insert_with(|| (0..self.workers.len()).map(|_| Arc::default()).collect());
         cells[worker].clone()
+    }
+
+    /// A worker's cells for a cluster.
+    pub(crate) fn cluster(&self, name: &ClusterName, worker: usize) -> Arc<ClusterCells> {
+        let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || (0..self.workers.len()).map(|_| Arc::default()).collect();
+        clusters.entry(name.clone()).or_insert_with(fresh)[worker].clone()
+    }
+
+    /// A worker's cells for a listener.
+    pub(crate) fn listener(&self, key: ListenerKey, worker: usize) -> Arc<ListenerCells> {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || (0..self.workers.len()).map(|_| Arc::default()).collect();
+        listeners.entry(key).or_insert_with(fresh)[worker].clone()
+    }
+
+    pub(super) fn clusters(&self) -> BTreeMap<ClusterName, Vec<Arc<ClusterCells>>> {
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn listeners(&self) -> BTreeMap<ListenerKey, Vec<Arc<ListenerCells>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Every arm with its cells. Copied, so that no worker waits for a page to be written.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use proxy_core::config::HttpOptions;
 use proxy_core::lb::Balancer;
 use proxy_core::route::{Choice, CompiledRoute, RequestView, RouteTable};
 use proxy_core::snapshot::{ClusterTable, ListenerTable, Snapshot};
@@ -14,7 +15,7 @@ use proxy_core::split::Sequence;
 
 use super::Worker;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::{ArmCells, ArmKey};
+use crate::telemetry::{ArmCells, ArmKey, ClusterCells, ListenerCells, ListenerKey};
 use crate::upstream::Pool;
 
 /// What one request sees from its start to its end.
@@ -30,7 +31,10 @@ type Slots<T> = Vec<OnceCell<Rc<T>>>;
 /// A listener's routes and log.
 pub(crate) struct ListenerView {
     pub(crate) table: Arc<RouteTable>,
-    pub(crate) log: Option<AccessLog>,
+    pub(crate) logs: Vec<AccessLog>,
+    /// A log asks for a time between first and last byte.
+    pub(crate) wants_phases: bool,
+    pub(crate) cells: Arc<ListenerCells>,
     source: Arc<ListenerTable>,
     routes: Slots<RouteView>,
 }
@@ -46,6 +50,7 @@ pub(crate) struct RouteView {
 /// A cluster's turn and pools.
 pub(crate) struct ClusterView {
     pub(crate) table: Arc<ClusterTable>,
+    pub(crate) cells: Arc<ClusterCells>,
     balancer: RefCell<Balancer>,
     /// In the order of the table's usable endpoints.
     pools: Box<[Rc<Pool>]>,
@@ -104,10 +109,11 @@ impl View {
     /// Closes what was idle for long and hands over log lines.
     pub(crate) fn housekeeping(&self, now: Instant) {
         for cluster in self.clusters.iter().filter_map(OnceCell::get) {
-            cluster.pools.iter().for_each(|pool| pool.sweep(now));
+            let timeout = cluster.table.connections.idle_timeout;
+            cluster.pools.iter().for_each(|pool| pool.sweep(now, timeout));
         }
         for listener in self.listeners.iter().filter_map(OnceCell::get) {
-            listener.log.iter().for_each(AccessLog::flush);
+            listener.logs.iter().for_each(AccessLog::flush);
         }
     }
 }
@@ -118,10 +124,20 @@ impl ListenerView {
         routes.resize_with(source.routes.routes().len(), OnceCell::new);
         Self {
             table: source.routes.clone(),
-            log: AccessLog::new(&worker.shared.logs, &source.access_logs, &worker.cells),
+            wants_phases: source.http.access_logs.iter().any(|log| log.format.wants_phases()),
+            logs: AccessLog::open(&worker.shared.logs, &source.http.access_logs, &worker.cells),
+            cells: worker.shared.registry.listener(
+                ListenerKey { listener: source.name.clone(), stat_prefix: source.http.stat_prefix.clone() },
+                worker.id,
+            ),
             source: source.clone(),
             routes,
         }
+    }
+
+    /// The settings of the HTTP connection manager.
+    pub(crate) fn http(&self) -> &HttpOptions {
+        &self.source.http
     }
 
     /// The view of the table's route `number`.
@@ -170,6 +186,7 @@ impl ClusterView {
     fn new(worker: &Worker, table: &Arc<ClusterTable>) -> Self {
         Self {
             table: table.clone(),
+            cells: worker.shared.registry.cluster(&table.name, worker.id),
             balancer: RefCell::new(Balancer::staggered(worker.id)),
             pools: table.usable.iter().map(|endpoint| Rc::new(Pool::new(endpoint.clone()))).collect(),
         }
@@ -185,6 +202,7 @@ impl ClusterView {
         };
         Self {
             table: table.clone(),
+            cells: old.cells.clone(),
             balancer: RefCell::new(*old.balancer.borrow()),
             pools: table.usable.iter().map(pool).collect(),
         }

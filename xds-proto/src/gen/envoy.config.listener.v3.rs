@@ -49,6 +49,8 @@ pub struct Listener {
     pub address: ::core::option::Option<super::super::core::v3::Address>,
     #[prost(message, repeated, tag = "3")]
     pub filter_chains: ::prost::alloc::vec::Vec<FilterChain>,
+    #[prost(message, optional, tag = "5")]
+    pub per_connection_buffer_limit_bytes: ::core::option::Option<u32>,
     #[prost(enumeration = "super::super::core::v3::TrafficDirection", tag = "16")]
     pub traffic_direction: i32,
     #[prost(message, optional, tag = "25")]

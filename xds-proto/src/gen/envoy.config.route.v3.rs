@@ -54,17 +54,32 @@ impl ::prost::Name for Route {
 pub struct RouteMatch {
     #[prost(message, repeated, tag = "6")]
     pub headers: ::prost::alloc::vec::Vec<HeaderMatcher>,
-    #[prost(oneof = "route_match::PathSpecifier", tags = "1, 2, 14")]
+    #[prost(oneof = "route_match::PathSpecifier", tags = "1, 2, 12, 14")]
     pub path_specifier: ::core::option::Option<route_match::PathSpecifier>,
 }
 /// Nested message and enum types in `RouteMatch`.
 pub mod route_match {
+    /// Matches CONNECT, and nothing else does.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct ConnectMatcher {}
+    impl ::prost::Name for ConnectMatcher {
+        const NAME: &'static str = "ConnectMatcher";
+        const PACKAGE: &'static str = "envoy.config.route.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.route.v3.RouteMatch.ConnectMatcher".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.route.v3.RouteMatch.ConnectMatcher".into()
+        }
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum PathSpecifier {
         #[prost(string, tag = "1")]
         Prefix(::prost::alloc::string::String),
         #[prost(string, tag = "2")]
         Path(::prost::alloc::string::String),
+        #[prost(message, tag = "12")]
+        ConnectMatcher(ConnectMatcher),
         #[prost(string, tag = "14")]
         PathSeparatedPrefix(::prost::alloc::string::String),
     }
@@ -147,11 +162,71 @@ impl ::prost::Name for WeightedCluster {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RouteAction {
+    #[prost(message, optional, tag = "8")]
+    pub timeout: ::core::option::Option<::prost_types::Duration>,
+    #[prost(enumeration = "super::super::core::v3::RoutingPriority", tag = "11")]
+    pub priority: i32,
+    #[prost(message, optional, tag = "24")]
+    pub idle_timeout: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, repeated, tag = "25")]
+    pub upgrade_configs: ::prost::alloc::vec::Vec<route_action::UpgradeConfig>,
+    #[prost(message, optional, tag = "36")]
+    pub max_stream_duration: ::core::option::Option<route_action::MaxStreamDuration>,
     #[prost(oneof = "route_action::ClusterSpecifier", tags = "1, 3")]
     pub cluster_specifier: ::core::option::Option<route_action::ClusterSpecifier>,
 }
 /// Nested message and enum types in `RouteAction`.
 pub mod route_action {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct UpgradeConfig {
+        #[prost(string, tag = "1")]
+        pub upgrade_type: ::prost::alloc::string::String,
+        #[prost(message, optional, tag = "2")]
+        pub enabled: ::core::option::Option<bool>,
+        #[prost(message, optional, tag = "3")]
+        pub connect_config: ::core::option::Option<upgrade_config::ConnectConfig>,
+    }
+    /// Nested message and enum types in `UpgradeConfig`.
+    pub mod upgrade_config {
+        /// The tunnel's bytes go to the endpoint as they are, without the CONNECT itself.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct ConnectConfig {}
+        impl ::prost::Name for ConnectConfig {
+            const NAME: &'static str = "ConnectConfig";
+            const PACKAGE: &'static str = "envoy.config.route.v3";
+            fn full_name() -> ::prost::alloc::string::String {
+                "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig".into()
+            }
+        }
+    }
+    impl ::prost::Name for UpgradeConfig {
+        const NAME: &'static str = "UpgradeConfig";
+        const PACKAGE: &'static str = "envoy.config.route.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.route.v3.RouteAction.UpgradeConfig".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.route.v3.RouteAction.UpgradeConfig".into()
+        }
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct MaxStreamDuration {
+        #[prost(message, optional, tag = "1")]
+        pub max_stream_duration: ::core::option::Option<::prost_types::Duration>,
+    }
+    impl ::prost::Name for MaxStreamDuration {
+        const NAME: &'static str = "MaxStreamDuration";
+        const PACKAGE: &'static str = "envoy.config.route.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.route.v3.RouteAction.MaxStreamDuration".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.route.v3.RouteAction.MaxStreamDuration".into()
+        }
+    }
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum ClusterSpecifier {
         #[prost(string, tag = "1")]

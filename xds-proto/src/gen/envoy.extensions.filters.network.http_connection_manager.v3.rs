@@ -47,6 +47,61 @@ impl ::prost::Name for HttpFilter {
         "/envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter".into()
     }
 }
+/// What the proxy answers itself may be given another status, body and headers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LocalReplyConfig {
+    #[prost(message, repeated, tag = "1")]
+    pub mappers: ::prost::alloc::vec::Vec<ResponseMapper>,
+    #[prost(message, optional, tag = "2")]
+    pub body_format: ::core::option::Option<
+        super::super::super::super::super::config::core::v3::SubstitutionFormatString,
+    >,
+}
+impl ::prost::Name for LocalReplyConfig {
+    const NAME: &'static str = "LocalReplyConfig";
+    const PACKAGE: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig"
+            .into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig"
+            .into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResponseMapper {
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<
+        super::super::super::super::super::config::accesslog::v3::AccessLogFilter,
+    >,
+    #[prost(message, optional, tag = "2")]
+    pub status_code: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "3")]
+    pub body: ::core::option::Option<
+        super::super::super::super::super::config::core::v3::DataSource,
+    >,
+    #[prost(message, optional, tag = "4")]
+    pub body_format_override: ::core::option::Option<
+        super::super::super::super::super::config::core::v3::SubstitutionFormatString,
+    >,
+    #[prost(message, repeated, tag = "5")]
+    pub headers_to_add: ::prost::alloc::vec::Vec<
+        super::super::super::super::super::config::core::v3::HeaderValueOption,
+    >,
+}
+impl ::prost::Name for ResponseMapper {
+    const NAME: &'static str = "ResponseMapper";
+    const PACKAGE: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper"
+            .into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper"
+            .into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpConnectionManager {
     #[prost(enumeration = "http_connection_manager::CodecType", tag = "1")]
@@ -55,15 +110,92 @@ pub struct HttpConnectionManager {
     pub stat_prefix: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "5")]
     pub http_filters: ::prost::alloc::vec::Vec<HttpFilter>,
+    #[prost(message, optional, tag = "8")]
+    pub http_protocol_options: ::core::option::Option<
+        super::super::super::super::super::config::core::v3::Http1ProtocolOptions,
+    >,
+    #[prost(string, tag = "10")]
+    pub server_name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "12")]
+    pub drain_timeout: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, repeated, tag = "13")]
     pub access_log: ::prost::alloc::vec::Vec<
         super::super::super::super::super::config::accesslog::v3::AccessLog,
     >,
+    #[prost(message, optional, tag = "14")]
+    pub use_remote_address: ::core::option::Option<bool>,
+    #[prost(message, optional, tag = "15")]
+    pub generate_request_id: ::core::option::Option<bool>,
+    #[prost(uint32, tag = "19")]
+    pub xff_num_trusted_hops: u32,
+    #[prost(bool, tag = "21")]
+    pub skip_xff_append: bool,
+    #[prost(string, tag = "22")]
+    pub via: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "23")]
+    pub upgrade_configs: ::prost::alloc::vec::Vec<
+        http_connection_manager::UpgradeConfig,
+    >,
+    #[prost(message, optional, tag = "24")]
+    pub stream_idle_timeout: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, optional, tag = "26")]
+    pub delayed_close_timeout: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, optional, tag = "28")]
+    pub request_timeout: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, optional, tag = "29")]
+    pub max_request_headers_kb: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "30")]
+    pub normalize_path: ::core::option::Option<bool>,
+    #[prost(bool, tag = "32")]
+    pub preserve_external_request_id: bool,
+    #[prost(bool, tag = "33")]
+    pub merge_slashes: bool,
+    #[prost(
+        enumeration = "http_connection_manager::ServerHeaderTransformation",
+        tag = "34"
+    )]
+    pub server_header_transformation: i32,
+    #[prost(message, optional, tag = "35")]
+    pub common_http_protocol_options: ::core::option::Option<
+        super::super::super::super::super::config::core::v3::HttpProtocolOptions,
+    >,
+    #[prost(bool, tag = "37")]
+    pub always_set_request_id_in_response: bool,
+    #[prost(message, optional, tag = "38")]
+    pub local_reply_config: ::core::option::Option<LocalReplyConfig>,
+    #[prost(message, optional, tag = "40")]
+    pub stream_error_on_invalid_http_message: ::core::option::Option<bool>,
+    #[prost(message, optional, tag = "41")]
+    pub request_headers_timeout: ::core::option::Option<::prost_types::Duration>,
+    #[prost(
+        enumeration = "http_connection_manager::PathWithEscapedSlashesAction",
+        tag = "45"
+    )]
+    pub path_with_escaped_slashes_action: i32,
     #[prost(oneof = "http_connection_manager::RouteSpecifier", tags = "3, 4")]
     pub route_specifier: ::core::option::Option<http_connection_manager::RouteSpecifier>,
 }
 /// Nested message and enum types in `HttpConnectionManager`.
 pub mod http_connection_manager {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct UpgradeConfig {
+        #[prost(string, tag = "1")]
+        pub upgrade_type: ::prost::alloc::string::String,
+        #[prost(message, optional, tag = "3")]
+        pub enabled: ::core::option::Option<bool>,
+    }
+    impl ::prost::Name for UpgradeConfig {
+        const NAME: &'static str = "UpgradeConfig";
+        const PACKAGE: &'static str = "envoy.extensions.filters.network.http_connection_manager.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig"
+                .into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig"
+                .into()
+        }
+    }
     #[derive(
         Clone,
         Copy,
@@ -102,6 +234,92 @@ pub mod http_connection_manager {
                 "HTTP1" => Some(Self::Http1),
                 "HTTP2" => Some(Self::Http2),
                 "HTTP3" => Some(Self::Http3),
+                _ => None,
+            }
+        }
+    }
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum ServerHeaderTransformation {
+        Overwrite = 0,
+        AppendIfAbsent = 1,
+        PassThrough = 2,
+    }
+    impl ServerHeaderTransformation {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Overwrite => "OVERWRITE",
+                Self::AppendIfAbsent => "APPEND_IF_ABSENT",
+                Self::PassThrough => "PASS_THROUGH",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OVERWRITE" => Some(Self::Overwrite),
+                "APPEND_IF_ABSENT" => Some(Self::AppendIfAbsent),
+                "PASS_THROUGH" => Some(Self::PassThrough),
+                _ => None,
+            }
+        }
+    }
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum PathWithEscapedSlashesAction {
+        ImplementationSpecificDefault = 0,
+        KeepUnchanged = 1,
+        RejectRequest = 2,
+        UnescapeAndRedirect = 3,
+        UnescapeAndForward = 4,
+    }
+    impl PathWithEscapedSlashesAction {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::ImplementationSpecificDefault => "IMPLEMENTATION_SPECIFIC_DEFAULT",
+                Self::KeepUnchanged => "KEEP_UNCHANGED",
+                Self::RejectRequest => "REJECT_REQUEST",
+                Self::UnescapeAndRedirect => "UNESCAPE_AND_REDIRECT",
+                Self::UnescapeAndForward => "UNESCAPE_AND_FORWARD",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "IMPLEMENTATION_SPECIFIC_DEFAULT" => {
+                    Some(Self::ImplementationSpecificDefault)
+                }
+                "KEEP_UNCHANGED" => Some(Self::KeepUnchanged),
+                "REJECT_REQUEST" => Some(Self::RejectRequest),
+                "UNESCAPE_AND_REDIRECT" => Some(Self::UnescapeAndRedirect),
+                "UNESCAPE_AND_FORWARD" => Some(Self::UnescapeAndForward),
                 _ => None,
             }
         }

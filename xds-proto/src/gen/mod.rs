@@ -44,6 +44,11 @@ pub mod envoy {
                     include!("envoy.extensions.access_loggers.file.v3.rs");
                 }
             }
+            pub mod stream {
+                pub mod v3 {
+                    include!("envoy.extensions.access_loggers.stream.v3.rs");
+                }
+            }
         }
         pub mod filters {
             pub mod http {
@@ -90,6 +95,11 @@ pub mod google {
     }
 }
 pub mod weir {
+    pub mod limits {
+        pub mod v1 {
+            include!("weir.limits.v1.rs");
+        }
+    }
     pub mod split {
         pub mod v1 {
             include!("weir.split.v1.rs");

@@ -1,12 +1,11 @@
 //! Listeners: where requests come in and which routes they meet.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Address, ListenerName, RouteConfigName, RouteConfiguration};
+use super::{Address, HttpOptions, ListenerName, RouteConfigName, RouteConfiguration};
 
 /// `envoy.config.listener.v3.Listener` with one HTTP filter chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     /// Unique among listeners.
     pub name: ListenerName,
@@ -14,8 +13,8 @@ pub struct Listener {
     pub address: Address,
     /// The routes of its HTTP connection manager.
     pub routes: RouteSource,
-    /// Files that get a line for each request.
-    pub access_logs: Vec<PathBuf>,
+    /// The settings of its HTTP connection manager.
+    pub http: Arc<HttpOptions>,
 }
 
 /// Where a listener's routes come from.

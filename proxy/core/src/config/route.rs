@@ -1,8 +1,10 @@
 //! Route configurations: which request goes where.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{ArmName, ClusterName, RouteConfigName};
+use crate::breaker::Priority;
 
 /// `envoy.config.route.v3.RouteConfiguration`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,37 @@ pub struct Route {
     pub headers: Vec<HeaderMatch>,
     /// Where matching requests go.
     pub split: Split,
+    /// How they are sent.
+    pub options: RouteOptions,
+}
+
+/// How a route's requests are sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteOptions {
+    /// How long a response may take.
+    pub timeout: RouteTimeout,
+    /// Silence of the endpoint, or of the client within a body, instead of the listener's; zero is any time.
+    pub idle_timeout: Option<Duration>,
+    /// A whole exchange, instead of the listener's; zero is any time.
+    pub exchange: Option<Duration>,
+    /// Which circuit breakers it counts against.
+    pub priority: Priority,
+    /// Protocols that may be switched to, or not, whatever the listener says.
+    pub upgrades: Vec<(Box<str>, bool)>,
+    /// CONNECT ends here: the endpoint gets the tunnel's bytes as they are (`connect_config`).
+    pub terminates_connect: bool,
+}
+
+/// How long a response may take, from the end of the request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RouteTimeout {
+    /// 15 s until the response's head, as nobody said anything; gRPC and upgrades may take any time.
+    #[default]
+    Default,
+    /// This long until the response's end.
+    Whole(Duration),
+    /// Any time.
+    Never,
 }
 
 /// A condition on the path without its query. Case matters.
@@ -71,6 +104,8 @@ pub enum PathMatch {
     SeparatedPrefix(Box<str>),
     /// The path is this.
     Exact(Box<str>),
+    /// There is none: the request is a CONNECT (`connect_matcher`).
+    Connect,
 }
 
 /// A condition on a header. Several lines of one header count as one value, joined with a comma.

@@ -8,10 +8,21 @@
 //! Chunks keep their boundaries; extensions are dropped, so the bytes that leave are a subset of those that came and no
 //! copy is made unless something was cut.
 
-/// Bytes of chunk extensions allowed in one body.
-const MAX_EXTENSION_BYTES: usize = 4 << 10;
-/// Bytes of the trailer section.
-const MAX_TRAILER_BYTES: usize = 8 << 10;
+/// Bounds on what a chunked body may hold beside its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkLimits {
+    /// Bytes of chunk extensions in one body.
+    pub extension_bytes: u32,
+    /// Bytes of the trailer section.
+    pub trailer_bytes: u32,
+}
+
+impl Default for ChunkLimits {
+    fn default() -> Self {
+        Self { extension_bytes: 4 << 10, trailer_bytes: 8 << 10 }
+    }
+}
+
 /// Hexadecimal digits of a chunk size: 2^60 bytes.
 const MAX_SIZE_DIGITS: u8 = 15;
 
@@ -43,7 +54,9 @@ enum State {
 pub(super) struct ChunkedDecoder {
     state: State,
     output: Output,
-    extension_bytes: usize,
+    limits: ChunkLimits,
+    extension_bytes: u32,
+    content: u64,
     /// The trailer section as it arrives, up to its empty line; no allocation where there are no trailers.
     trailers: Vec<u8>,
 }
@@ -66,12 +79,23 @@ pub enum ChunkError {
 }
 
 impl ChunkedDecoder {
-    pub(super) const fn new(output: Output) -> Self {
-        Self { state: State::Size { digits: 0, size: 0 }, output, extension_bytes: 0, trailers: Vec::new() }
+    pub(super) const fn new(output: Output, limits: ChunkLimits) -> Self {
+        Self {
+            state: State::Size { digits: 0, size: 0 },
+            output,
+            limits,
+            extension_bytes: 0,
+            content: 0,
+            trailers: Vec::new(),
+        }
     }
 
     pub(super) const fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
+    }
+
+    pub(super) const fn content_bytes(&self) -> u64 {
+        self.content
     }
 
     /// Decodes `buffer` in place. Returns how many bytes were taken and how many, at its start, shall leave.
@@ -84,6 +108,7 @@ impl ChunkedDecoder {
                 State::Data { remaining } => {
                     let run = usize::try_from(*remaining).unwrap_or(usize::MAX).min(buffer.len() - taken);
                     *remaining -= run as u64;
+                    self.content += run as u64;
                     if *remaining == 0 {
                         self.state = State::DataEnd;
                     }
@@ -122,7 +147,7 @@ impl ChunkedDecoder {
             },
             State::Extension { size } => match byte {
                 b'\r' => (State::SizeEnd { size }, true),
-                b'\t' | b' '..=b'~' | 0x80.. if self.extension_bytes < MAX_EXTENSION_BYTES => {
+                b'\t' | b' '..=b'~' | 0x80.. if self.extension_bytes < self.limits.extension_bytes => {
                     self.extension_bytes += 1;
                     (State::Extension { size }, false)
                 }
@@ -143,7 +168,7 @@ impl ChunkedDecoder {
     /// Collects the trailer section. Its end is an empty line: at the start, or after a line's CRLF.
     fn take_trailers(&mut self, bytes: &[u8]) -> Result<usize, ChunkError> {
         for (i, byte) in bytes.iter().enumerate() {
-            if self.trailers.len() >= MAX_TRAILER_BYTES {
+            if self.trailers.len() >= self.limits.trailer_bytes as usize {
                 return Err(ChunkError::Trailers);
             }
             self.trailers.push(*byte);
@@ -233,7 +258,7 @@ mod tests {
     use super::*;
 
     fn run(output: Output, pieces: &[&[u8]]) -> Result<(Vec<u8>, usize), ChunkError> {
-        let mut decoder = ChunkedDecoder::new(output);
+        let mut decoder = ChunkedDecoder::new(output, ChunkLimits::default());
         let (mut out, mut total) = (Vec::new(), 0);
         for piece in pieces {
             let mut piece = piece.to_vec();
@@ -285,7 +310,7 @@ mod tests {
 
     #[test]
     fn malformed_bodies_are_refused() {
-        let long = [b"1;".to_vec(), vec![b'x'; MAX_EXTENSION_BYTES + 1]].concat();
+        let long = [b"1;".to_vec(), vec![b'x'; (4 << 10) + 1]].concat();
         let many = [b"0\r\n".to_vec(), b"a: b\r\n".repeat(2000)].concat();
         let cases: &[&[u8]] = &[
             b"\r\n",

@@ -60,12 +60,21 @@ pub enum HeadError {
     /// More header lines than the limit.
     #[error("there are too many header lines")]
     TooManyHeaders,
-    /// CONNECT asks for a tunnel.
-    #[error("CONNECT is not supported")]
-    Connect,
-    /// Upgrade asks for another protocol.
-    #[error("Upgrade is not supported")]
-    Upgrade,
+    /// A header name holds `_`, and the listener refuses that.
+    #[error("a header name holds an underscore")]
+    Underscore,
+    /// HTTP/1.0, where the listener does not take it.
+    #[error("HTTP/1.0 is not accepted here")]
+    Http10,
+    /// The target is in absolute form, where the listener does not take it.
+    #[error("a target in absolute form is not accepted here")]
+    AbsoluteForm,
+    /// CONNECT or an upgrade with a body: where the tunnel starts would be a matter of opinion.
+    #[error("a request for a tunnel must not have a body")]
+    TunnelWithBody,
+    /// A path that holds NUL, or an escaped slash where the listener refuses that.
+    #[error("the path holds an escaped character that is not accepted")]
+    EscapedPath,
 }
 
 impl HeadError {
@@ -75,7 +84,7 @@ impl HeadError {
             Self::TargetTooLong => 414,
             Self::Expect => 417,
             Self::LineTooLong | Self::HeadTooLong | Self::TooManyHeaders => 431,
-            Self::Connect | Self::Upgrade => 501,
+            Self::Http10 => 426,
             Self::Version => 505,
             Self::BareLineEnd
             | Self::HeaderName
@@ -89,7 +98,11 @@ impl HeadError {
             | Self::HostMalformed
             | Self::ContentLength
             | Self::LengthAndEncoding
-            | Self::TransferEncoding => 400,
+            | Self::TransferEncoding
+            | Self::Underscore
+            | Self::AbsoluteForm
+            | Self::TunnelWithBody
+            | Self::EscapedPath => 400,
         }
     }
 }

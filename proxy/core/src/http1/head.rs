@@ -30,6 +30,12 @@ impl Span {
         buffer.get(self.range()).unwrap_or_default()
     }
 
+    /// The same without its end: the first `length` bytes.
+    #[must_use]
+    pub fn prefix(self, length: usize) -> Self {
+        Self { end: self.end.min(self.start + u32::try_from(length).unwrap_or(u32::MAX)), ..self }
+    }
+
     /// As a range of the buffer.
     #[inline]
     pub const fn range(self) -> Range<usize> {
@@ -50,7 +56,7 @@ impl Span {
 /// Bounds on a head. The defaults are those of an ingress (RFC 9110 §2.3 leaves them to the recipient).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the whole head; at most 64 KiB here.
+    /// Bytes of the whole head.
     pub head_bytes: usize,
     /// Header lines; at most [`Limits::MAX_HEADERS`].
     pub headers: usize,
@@ -58,6 +64,20 @@ pub struct Limits {
     pub line_bytes: usize,
     /// Bytes of the request target.
     pub target_bytes: usize,
+    /// What becomes of names with an underscore.
+    pub underscores: Underscores,
+}
+
+/// What becomes of a header whose name holds `_`: many backends read it as `-`, so that it can pose as another header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// It is a header like any other.
+    #[default]
+    Allow,
+    /// The request is refused.
+    Reject,
+    /// The line is not passed on, nor matched.
+    Drop,
 }
 
 impl Limits {
@@ -67,7 +87,13 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { head_bytes: 60 << 10, headers: 100, line_bytes: 16 << 10, target_bytes: 8 << 10 }
+        Self {
+            head_bytes: 60 << 10,
+            headers: 100,
+            line_bytes: 16 << 10,
+            target_bytes: 8 << 10,
+            underscores: Underscores::Allow,
+        }
     }
 }
 
@@ -78,6 +104,10 @@ pub enum HeaderId {
     Connection,
     /// `Content-Length`
     ContentLength,
+    /// `Content-Type`
+    ContentType,
+    /// `Date`
+    Date,
     /// `Expect`
     Expect,
     /// `Host`
@@ -88,12 +118,26 @@ pub enum HeaderId {
     Http2Settings,
     /// `Proxy-Connection`
     ProxyConnection,
+    /// `Server`
+    Server,
     /// `TE`
     Te,
     /// `Transfer-Encoding`
     TransferEncoding,
     /// `Upgrade`
     Upgrade,
+    /// `Via`
+    Via,
+    /// `X-Forwarded-For`
+    XForwardedFor,
+    /// `X-Forwarded-Host`
+    XForwardedHost,
+    /// `X-Forwarded-Proto`
+    XForwardedProto,
+    /// `X-Request-Id`
+    XRequestId,
+    /// `X-Envoy-*` and `X-Weir-*`: words between proxies, not for clients to say.
+    Internal,
     /// Anything else: passed on as it is.
     Other,
 }
@@ -103,33 +147,43 @@ impl HeaderId {
     #[inline]
     pub fn of(name: &[u8]) -> Self {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        match name.len() {
-            2 if is(b"te") => Self::Te,
-            4 if is(b"host") => Self::Host,
-            6 if is(b"expect") => Self::Expect,
-            7 if is(b"upgrade") => Self::Upgrade,
-            10 if is(b"connection") => Self::Connection,
-            10 if is(b"keep-alive") => Self::KeepAlive,
-            14 if is(b"content-length") => Self::ContentLength,
-            14 if is(b"http2-settings") => Self::Http2Settings,
-            16 if is(b"proxy-connection") => Self::ProxyConnection,
-            17 if is(b"transfer-encoding") => Self::TransferEncoding,
+        match (name.len(), name.first().map(u8::to_ascii_lowercase)) {
+            (2, _) if is(b"te") => Self::Te,
+            (3, _) if is(b"via") => Self::Via,
+            (4, Some(b'h')) if is(b"host") => Self::Host,
+            (4, Some(b'd')) if is(b"date") => Self::Date,
+            (6, Some(b's')) if is(b"server") => Self::Server,
+            (6, Some(b'e')) if is(b"expect") => Self::Expect,
+            (7, _) if is(b"upgrade") => Self::Upgrade,
+            (10, Some(b'c')) if is(b"connection") => Self::Connection,
+            (10, Some(b'k')) if is(b"keep-alive") => Self::KeepAlive,
+            (12, Some(b'c')) if is(b"content-type") => Self::ContentType,
+            (12, Some(b'x')) if is(b"x-request-id") => Self::XRequestId,
+            (14, Some(b'c')) if is(b"content-length") => Self::ContentLength,
+            (14, Some(b'h')) if is(b"http2-settings") => Self::Http2Settings,
+            (15, Some(b'x')) if is(b"x-forwarded-for") => Self::XForwardedFor,
+            (16, Some(b'p')) if is(b"proxy-connection") => Self::ProxyConnection,
+            (16, Some(b'x')) if is(b"x-forwarded-host") => Self::XForwardedHost,
+            (17, Some(b't')) if is(b"transfer-encoding") => Self::TransferEncoding,
+            (17, Some(b'x')) if is(b"x-forwarded-proto") => Self::XForwardedProto,
+            (8.., Some(b'x')) if name[..8].eq_ignore_ascii_case(b"x-envoy-") => Self::Internal,
+            (7.., Some(b'x')) if name[..7].eq_ignore_ascii_case(b"x-weir-") => Self::Internal,
             _ => Self::Other,
         }
     }
 
     /// Whether the line concerns this hop only and is never passed on as it is (RFC 9110 §7.6.1).
     pub const fn is_hop_by_hop(self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Connection
-            | Self::KeepAlive
-            | Self::Http2Settings
-            | Self::ProxyConnection
-            | Self::Te
-            | Self::TransferEncoding
-            | Self::Upgrade => true,
-            Self::ContentLength | Self::Expect | Self::Host | Self::Other => false,
-        }
+                | Self::KeepAlive
+                | Self::Http2Settings
+                | Self::ProxyConnection
+                | Self::Te
+                | Self::TransferEncoding
+                | Self::Upgrade
+        )
     }
 
     /// Whether `Connection: <name>` may have the line removed: never one that frames or routes the message.
@@ -185,7 +239,15 @@ pub(super) fn collect(
             return Err(HeadError::LineTooLong);
         }
         let id = HeaderId::of(line.name.as_bytes());
-        headers.push(HeaderSpan { name, value, id, dropped: id.is_hop_by_hop() });
+        let mut header = HeaderSpan { name, value, id, dropped: id.is_hop_by_hop() };
+        if limits.underscores != Underscores::Allow && line.name.as_bytes().contains(&b'_') {
+            if limits.underscores == Underscores::Reject {
+                return Err(HeadError::Underscore);
+            }
+            // Without a name no condition can hold of it; its place still says where the line before it ends.
+            header = HeaderSpan { name: Span::new(starts, starts), dropped: true, ..header };
+        }
+        headers.push(header);
     }
     Ok(())
 }
@@ -195,6 +257,7 @@ pub(super) fn collect(
 pub(super) struct ConnectionOptions {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
     tokens: usize,
 }
 
@@ -217,6 +280,8 @@ pub(super) fn apply_connection(
             options.close = true;
         } else if token.eq_ignore_ascii_case(b"keep-alive") {
             options.keep_alive = true;
+        } else if token.eq_ignore_ascii_case(b"upgrade") {
+            options.upgrade = true;
         } else {
             for header in headers.iter_mut().filter(|h| h.id.may_be_nominated()) {
                 header.dropped |= header.name.slice(buffer).eq_ignore_ascii_case(token);

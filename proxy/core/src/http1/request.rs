@@ -12,6 +12,8 @@ pub enum Method {
     Get,
     /// HEAD: its response has no body, whatever the headers say.
     Head,
+    /// CONNECT: asks for a tunnel.
+    Connect,
     /// PUT, DELETE, OPTIONS, TRACE: may be sent again (RFC 9110 §9.2.2).
     Idempotent,
     /// POST, PATCH and every method this proxy does not know: never sent again.
@@ -23,6 +25,7 @@ impl Method {
         match token {
             b"GET" => Self::Get,
             b"HEAD" => Self::Head,
+            b"CONNECT" => Self::Connect,
             b"PUT" | b"DELETE" | b"OPTIONS" | b"TRACE" => Self::Idempotent,
             _ => Self::Other,
         }
@@ -32,7 +35,7 @@ impl Method {
     pub const fn is_idempotent(self) -> bool {
         match self {
             Self::Get | Self::Head | Self::Idempotent => true,
-            Self::Other => false,
+            Self::Connect | Self::Other => false,
         }
     }
 }
@@ -75,6 +78,23 @@ impl RequestFraming {
     }
 }
 
+/// What a listener takes from clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestRules {
+    /// Bounds on the head.
+    pub limits: Limits,
+    /// Whether HTTP/1.0 is served.
+    pub http10: bool,
+    /// Whether a target may name the host (RFC 9112 §3.2.2).
+    pub absolute_form: bool,
+}
+
+impl Default for RequestRules {
+    fn default() -> Self {
+        Self { limits: Limits::default(), http10: true, absolute_form: true }
+    }
+}
+
 /// A request head as offsets into the buffer it was parsed from. Reuse one value: it keeps its room for headers.
 #[derive(Debug, Default)]
 pub struct RequestHead {
@@ -82,7 +102,7 @@ pub struct RequestHead {
     pub method: Method,
     /// The method as sent.
     pub method_token: Span,
-    /// Path and query, as sent; `*` for OPTIONS.
+    /// Path and query, as sent; `*` for OPTIONS; empty for CONNECT, and only there.
     pub path: Span,
     /// Host and port: the target's in absolute form, otherwise the Host header's; empty only in HTTP/1.0.
     pub authority: Span,
@@ -96,6 +116,10 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// Whether the client takes trailers (`TE: trailers`).
     pub takes_trailers: bool,
+    /// The protocol that `Upgrade` asks for, where `Connection` nominates it; never `h2c`, which a server may ignore.
+    pub upgrade: Option<Span>,
+    /// Whether the content is gRPC: a stream that may last.
+    pub is_grpc: bool,
     /// Whether the target names the host, so that the Host header is written anew (RFC 9112 §3.2.2).
     pub is_absolute: bool,
     /// The header lines in their order.
@@ -118,7 +142,8 @@ impl RequestHead {
 ///
 /// # Errors
 /// The rule that the head breaks; the connection cannot be used further, as nobody knows where the next message starts.
-pub fn parse_request(buffer: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<bool, HeadError> {
+pub fn parse_request(buffer: &[u8], rules: &RequestRules, head: &mut RequestHead) -> Result<bool, HeadError> {
+    let limits = &rules.limits;
     // One empty line before the request line is tolerated, as clients of old sent it (RFC 9112 §2.2).
     let skipped = if buffer.starts_with(b"\r\n") { 2 } else { 0 };
     let bytes = &buffer[skipped..];
@@ -151,16 +176,24 @@ pub fn parse_request(buffer: &[u8], limits: &Limits, head: &mut RequestHead) -> 
     }
     head.len = skipped + len;
     head.version = Version::of(request.version);
+    if head.version == Version::Http10 && !rules.http10 {
+        return Err(HeadError::Http10);
+    }
     head.method = Method::of(method.as_bytes());
     head.method_token = Span::of(method.as_bytes(), buffer);
     if head.method_token.range().start != skipped {
         return Err(HeadError::RequestLine);
     }
     head::collect(buffer, head.len, request.headers, limits, &mut head.headers)?;
-    if method == "CONNECT" {
-        return Err(HeadError::Connect);
+    let target = Span::of(target.as_bytes(), buffer);
+    if head.method == Method::Connect {
+        read_authority_form(buffer, target, head)?;
+    } else {
+        read_target(buffer, target, method == "OPTIONS", head)?;
     }
-    read_target(buffer, Span::of(target.as_bytes(), buffer), method == "OPTIONS", head)?;
+    if head.is_absolute && head.method != Method::Connect && !rules.absolute_form {
+        return Err(HeadError::AbsoluteForm);
+    }
     read_headers(buffer, head)?;
     Ok(true)
 }
@@ -174,6 +207,20 @@ fn partial(bytes: &[u8], limits: &Limits) -> Result<(), HeadError> {
     if bytes.len() >= limits.head_bytes {
         return Err(HeadError::HeadTooLong);
     }
+    Ok(())
+}
+
+/// `host:port`, the target of CONNECT (RFC 9112 §3.2.3). The port is not optional.
+fn read_authority_form(buffer: &[u8], target: Span, head: &mut RequestHead) -> Result<(), HeadError> {
+    let bytes = target.slice(buffer);
+    let port = bytes.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    let has_port = port > 0 && bytes[..bytes.len() - port].ends_with(b":");
+    if !has_port || !host::is_valid(bytes) {
+        return Err(HeadError::Target);
+    }
+    head.authority = target;
+    head.path = Span::default();
+    head.is_absolute = true;
     Ok(())
 }
 
@@ -219,10 +266,16 @@ fn read_headers(buffer: &[u8], head: &mut RequestHead) -> Result<(), HeadError> 
     let mut has_encoding = false;
     head.expects_continue = false;
     head.takes_trailers = false;
+    head.upgrade = None;
+    head.is_grpc = false;
     for i in 0..head.headers.len() {
         let HeaderSpan { id, value, .. } = head.headers[i];
         match id {
-            HeaderId::Other => {}
+            HeaderId::ContentType => {
+                let grpc = b"application/grpc";
+                let value = value.slice(buffer);
+                head.is_grpc |= value.len() >= grpc.len() && value[..grpc.len()].eq_ignore_ascii_case(grpc);
+            }
             HeaderId::Host => {
                 host_lines += 1;
                 if !host::is_valid(value.slice(buffer)) {
@@ -247,8 +300,23 @@ fn read_headers(buffer: &[u8], head: &mut RequestHead) -> Result<(), HeadError> 
                 head.takes_trailers |=
                     head::list(value.slice(buffer)).any(|t| t.eq_ignore_ascii_case(b"trailers"));
             }
-            HeaderId::Upgrade => return Err(HeadError::Upgrade),
-            HeaderId::KeepAlive | HeaderId::Http2Settings | HeaderId::ProxyConnection => {}
+            // A server may ignore the wish for h2c (RFC 9110 §7.8), and passing it on lets a tunnel past every rule.
+            HeaderId::Upgrade => {
+                let wish = value.slice(buffer);
+                head.upgrade = (!wish.eq_ignore_ascii_case(b"h2c") && !wish.is_empty()).then_some(value);
+            }
+            HeaderId::KeepAlive
+            | HeaderId::Http2Settings
+            | HeaderId::ProxyConnection
+            | HeaderId::Date
+            | HeaderId::Server
+            | HeaderId::Via
+            | HeaderId::XForwardedFor
+            | HeaderId::XForwardedHost
+            | HeaderId::XForwardedProto
+            | HeaderId::XRequestId
+            | HeaderId::Internal
+            | HeaderId::Other => {}
         }
     }
     match (host_lines, head.version) {
@@ -261,6 +329,13 @@ fn read_headers(buffer: &[u8], head: &mut RequestHead) -> Result<(), HeadError> 
         Version::Http10 => options.keep_alive && !options.close,
     };
     head.framing = framing(buffer, head, has_length, has_encoding)?;
+    if !options.upgrade || head.version == Version::Http10 {
+        head.upgrade = None;
+    }
+    let tunnel = head.method == Method::Connect || head.upgrade.is_some();
+    if tunnel && head.framing.has_body() {
+        return Err(HeadError::TunnelWithBody);
+    }
     Ok(())
 }
 

@@ -31,6 +31,12 @@ pub struct ResponseHead {
     pub framing: ResponseFraming,
     /// Whether the upstream allows another request on this connection.
     pub keep_alive: bool,
+    /// Whether there is a `Date` line.
+    pub has_date: bool,
+    /// Whether there is a `Server` line.
+    pub has_server: bool,
+    /// Whether `Connection` nominates `Upgrade`: only then may a 101 switch protocols.
+    pub upgrades: bool,
     /// The header lines in their order.
     pub headers: Vec<HeaderSpan>,
     /// Bytes of the head, final empty line included.
@@ -90,14 +96,24 @@ pub fn parse_response(
 fn read_headers(buffer: &[u8], method: Method, head: &mut ResponseHead) -> Result<(), HeadError> {
     let mut options = ConnectionOptions::default();
     let (mut has_length, mut has_encoding) = (false, false);
+    (head.has_date, head.has_server) = (false, false);
     for i in 0..head.headers.len() {
         let HeaderSpan { id, value, .. } = head.headers[i];
         match id {
             HeaderId::Connection => head::apply_connection(buffer, value, &mut head.headers, &mut options)?,
             HeaderId::ContentLength => has_length = true,
             HeaderId::TransferEncoding => has_encoding = true,
-            HeaderId::Expect
+            HeaderId::Date => head.has_date = true,
+            HeaderId::Server => head.has_server = true,
+            HeaderId::ContentType
+            | HeaderId::Expect
             | HeaderId::Host
+            | HeaderId::Internal
+            | HeaderId::Via
+            | HeaderId::XForwardedFor
+            | HeaderId::XForwardedHost
+            | HeaderId::XForwardedProto
+            | HeaderId::XRequestId
             | HeaderId::KeepAlive
             | HeaderId::Http2Settings
             | HeaderId::ProxyConnection
@@ -110,6 +126,7 @@ fn read_headers(buffer: &[u8], method: Method, head: &mut ResponseHead) -> Resul
         Version::Http11 => !options.close,
         Version::Http10 => options.keep_alive && !options.close,
     };
+    head.upgrades = options.upgrade;
     if has_length && has_encoding {
         return Err(HeadError::LengthAndEncoding);
     }
@@ -118,14 +135,16 @@ fn read_headers(buffer: &[u8], method: Method, head: &mut ResponseHead) -> Resul
     if chunked && head.version == Version::Http10 {
         return Err(HeadError::TransferEncoding);
     }
-    let bodiless = method == Method::Head || head.status < 200 || matches!(head.status, 204 | 304);
+    // What follows a 2xx to CONNECT is the tunnel, whatever the headers say (RFC 9110 §9.3.6).
+    let tunnel = method == Method::Connect && (200..300).contains(&head.status);
+    let bodiless = method == Method::Head || head.status < 200 || matches!(head.status, 204 | 304) || tunnel;
     head.framing = match length {
         _ if bodiless => ResponseFraming::None,
         _ if chunked => ResponseFraming::Chunked,
         Some(length) => ResponseFraming::Length(length),
         None => ResponseFraming::UntilClose,
     };
-    if head.status < 200 || head.status == 204 {
+    if head.status < 200 || head.status == 204 || tunnel {
         // Neither may state a length (RFC 9110 §8.6).
         head.headers.iter_mut().filter(|h| h.id == HeaderId::ContentLength).for_each(|h| h.dropped = true);
     }

@@ -6,21 +6,33 @@ use super::head::{HeaderId, HeaderSpan};
 use super::request::{RequestFraming, RequestHead, Version};
 use super::response::{ResponseFraming, ResponseHead};
 
-/// Appends the request head for the upstream. `fallback_host` stands in where an HTTP/1.0 client sent none.
+/// What this hop adds to a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RequestEdits<'a> {
+    /// Stands in where an HTTP/1.0 client sent no host.
+    pub fallback_host: &'a [u8],
+    /// Whole lines, each with its end.
+    pub added: &'a [u8],
+}
+
+/// Appends the request head for the upstream.
 ///
 /// Cost: one copy of the head; no allocation once `out` has grown.
-pub fn write_request(out: &mut Vec<u8>, buffer: &[u8], head: &RequestHead, fallback_host: &[u8]) {
-    out.reserve(head.len + 64);
+pub fn write_request(out: &mut Vec<u8>, buffer: &[u8], head: &RequestHead, edits: &RequestEdits<'_>) {
+    out.reserve(head.len + edits.added.len() + 64);
     out.extend_from_slice(head.method_token.slice(buffer));
     out.push(b' ');
-    out.extend_from_slice(head.path.slice(buffer));
+    // Only CONNECT has no path; its target is the authority.
+    let target = if head.path.is_empty() { head.authority } else { head.path };
+    out.extend_from_slice(target.slice(buffer));
     out.extend_from_slice(b" HTTP/1.1\r\n");
     if head.is_absolute {
         write_line(out, b"host", head.authority.slice(buffer));
     } else if head.authority.is_empty() {
-        write_line(out, b"host", fallback_host);
+        write_line(out, b"host", edits.fallback_host);
     }
-    copy_lines(out, buffer, &head.headers, head.len);
+    copy_lines(out, buffer, &head.headers, head.len, |_| false);
+    out.extend_from_slice(edits.added);
     match head.framing {
         RequestFraming::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         RequestFraming::Length(length) => restate_length(out, &head.headers, length),
@@ -29,24 +41,51 @@ pub fn write_request(out: &mut Vec<u8>, buffer: &[u8], head: &RequestHead, fallb
     if head.takes_trailers {
         out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     }
+    if let Some(protocol) = head.upgrade {
+        write_line(out, b"upgrade", protocol.slice(buffer));
+        out.extend_from_slice(b"connection: upgrade\r\n");
+    }
     out.extend_from_slice(b"\r\n");
+}
+
+/// What stands in the `Server` line of responses (`server_header_transformation`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerHeader {
+    /// This, whatever the upstream said.
+    Overwrite(Box<str>),
+    /// This, where the upstream said nothing.
+    IfAbsent(Box<str>),
+    /// What the upstream said, or nothing.
+    PassThrough,
+}
+
+impl Default for ServerHeader {
+    fn default() -> Self {
+        Self::Overwrite("weir".into())
+    }
 }
 
 /// What this hop adds to a response.
 #[derive(Debug, Clone, Copy)]
-pub struct ResponseEdits {
+pub struct ResponseEdits<'a> {
     /// The client's version: chunks are for HTTP/1.1 only.
     pub client: Version,
     /// Whether the connection to the client stays open after this response.
     pub keep_alive: bool,
+    /// Who answers.
+    pub server: &'a ServerHeader,
+    /// The time in the form of a `Date` value, for a response that has none (RFC 9110 §6.6.1).
+    pub date: &'a [u8],
+    /// Whole lines, each with its end.
+    pub added: &'a [u8],
 }
 
 /// Appends the response head for the client. A body that ended with the upstream's connection leaves in chunks, so that
 /// the client's connection survives, unless the client speaks HTTP/1.0.
 ///
 /// Cost: as [`write_request`].
-pub fn write_response(out: &mut Vec<u8>, buffer: &[u8], head: &ResponseHead, edits: ResponseEdits) {
-    out.reserve(head.len + 64);
+pub fn write_response(out: &mut Vec<u8>, buffer: &[u8], head: &ResponseHead, edits: &ResponseEdits<'_>) {
+    out.reserve(head.len + edits.added.len() + 128);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status_line.slice(buffer));
     if head.status_line.len() == 3 {
@@ -54,7 +93,22 @@ pub fn write_response(out: &mut Vec<u8>, buffer: &[u8], head: &ResponseHead, edi
         out.push(b' ');
     }
     out.extend_from_slice(b"\r\n");
-    copy_lines(out, buffer, &head.headers, head.len);
+    if head.is_informational() && head.status != 101 {
+        copy_lines(out, buffer, &head.headers, head.len, |_| false);
+        out.extend_from_slice(b"\r\n");
+        return;
+    }
+    let renames = matches!(edits.server, ServerHeader::Overwrite(_));
+    copy_lines(out, buffer, &head.headers, head.len, |id| renames && id == HeaderId::Server);
+    match edits.server {
+        ServerHeader::Overwrite(name) => write_line(out, b"server", name.as_bytes()),
+        ServerHeader::IfAbsent(name) if !head.has_server => write_line(out, b"server", name.as_bytes()),
+        ServerHeader::IfAbsent(_) | ServerHeader::PassThrough => {}
+    }
+    if !head.has_date {
+        write_line(out, b"date", edits.date);
+    }
+    out.extend_from_slice(edits.added);
     match head.framing {
         ResponseFraming::Chunked | ResponseFraming::UntilClose if edits.client == Version::Http11 => {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
@@ -62,32 +116,81 @@ pub fn write_response(out: &mut Vec<u8>, buffer: &[u8], head: &ResponseHead, edi
         ResponseFraming::Length(length) => restate_length(out, &head.headers, length),
         ResponseFraming::None | ResponseFraming::Chunked | ResponseFraming::UntilClose => {}
     }
-    if !head.is_informational() {
+    if head.status == 101 {
+        let protocol = head.headers.iter().find(|line| line.id == HeaderId::Upgrade);
+        protocol.iter().for_each(|line| write_line(out, b"upgrade", line.value.slice(buffer)));
+        out.extend_from_slice(b"connection: upgrade\r\n");
+    } else {
         write_connection(out, edits.client, edits.keep_alive);
     }
     out.extend_from_slice(b"\r\n");
 }
 
+/// A response that the proxy itself gives.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalReply<'a> {
+    /// Three digits.
+    pub status: u16,
+    /// Of the body; no line where empty.
+    pub content_type: &'a str,
+    /// All of it.
+    pub body: &'a [u8],
+    /// The request was HEAD: the body is described and not sent.
+    pub is_head: bool,
+}
+
 /// Appends a whole response that the proxy itself gives.
-pub fn write_local_reply(
-    out: &mut Vec<u8>,
-    status: u16,
-    reason: &str,
-    body: &str,
-    edits: ResponseEdits,
-    is_head: bool,
-) {
+pub fn write_local_reply(out: &mut Vec<u8>, reply: &LocalReply<'_>, edits: &ResponseEdits<'_>) {
     use std::io::Write as _;
-    let _ = write!(
-        out,
-        "HTTP/1.1 {status} {reason}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n",
-        body.len() + 1
-    );
+    let LocalReply { status, content_type, body, is_head } = *reply;
+    let _ = write!(out, "HTTP/1.1 {status} {}\r\n", reason_phrase(status));
+    if !content_type.is_empty() {
+        write_line(out, b"content-type", content_type.as_bytes());
+    }
+    let _ = write!(out, "content-length: {}\r\n", body.len());
+    match edits.server {
+        ServerHeader::Overwrite(name) | ServerHeader::IfAbsent(name) => {
+            write_line(out, b"server", name.as_bytes());
+        }
+        ServerHeader::PassThrough => {}
+    }
+    write_line(out, b"date", edits.date);
+    out.extend_from_slice(edits.added);
     write_connection(out, edits.client, edits.keep_alive);
     out.extend_from_slice(b"\r\n");
     if !is_head {
-        out.extend_from_slice(body.as_bytes());
-        out.push(b'\n');
+        out.extend_from_slice(body);
+    }
+}
+
+/// The registered phrases of the statuses that a proxy gives or a configuration is likely to ask for.
+const fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        200 => "OK",
+        202 => "Accepted",
+        204 => "No Content",
+        307 => "Temporary Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        418 => "I'm a teapot",
+        421 => "Misdirected Request",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
     }
 }
 
@@ -131,12 +234,18 @@ fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// Copies the lines that stay. Lines lie one after another, so that each ends where the next one starts.
-fn copy_lines(out: &mut Vec<u8>, buffer: &[u8], headers: &[HeaderSpan], head_len: usize) {
+fn copy_lines(
+    out: &mut Vec<u8>,
+    buffer: &[u8],
+    headers: &[HeaderSpan],
+    head_len: usize,
+    leaves_out: impl Fn(HeaderId) -> bool,
+) {
     let block_end = head_len - 2;
     let mut run_start = None;
     for header in headers {
         let start = header.name.range().start;
-        match (header.dropped, run_start) {
+        match (header.dropped || leaves_out(header.id), run_start) {
             (false, None) => run_start = Some(start),
             (true, Some(from)) => {
                 out.extend_from_slice(&buffer[from..start]);

@@ -4,7 +4,7 @@ use super::RequestView;
 use crate::config::{FieldName, HeaderMatch, Predicate};
 
 /// Whether the condition holds. Cost: one comparison with each header line; no allocation.
-pub(super) fn holds(condition: &HeaderMatch, request: &impl RequestView) -> bool {
+pub(crate) fn holds(condition: &HeaderMatch, request: &impl RequestView) -> bool {
     match &condition.name {
         FieldName::Header(name) => of_values(&condition.predicate, request.header(name.as_bytes())),
         FieldName::Method => of_values(&condition.predicate, [request.method()].into_iter()),

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::{NoRoute, RequestView, RouteTable};
 use crate::config::{
-    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, Split, VirtualHost,
-    Weight,
+    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, RouteOptions,
+    Split, VirtualHost, Weight,
 };
 
 #[derive(Debug, Clone)]
@@ -64,6 +64,8 @@ fn linear(config: &RouteConfiguration, request: &Request) -> Option<(usize, Opti
     let path = request.path.split('?').next().unwrap_or_default();
     let route = config.virtual_hosts[virtual_host].routes.iter().position(|route| {
         let path_matches = match &route.path {
+            PathMatch::Connect => path.is_empty(),
+            _ if path.is_empty() => false,
             PathMatch::Exact(text) => path == &**text,
             PathMatch::Prefix(text) => path.starts_with(&**text),
             PathMatch::SeparatedPrefix(text) => path == &**text || path.starts_with(&format!("{text}/")),
@@ -98,9 +100,10 @@ fn path_text() -> impl Strategy<Value = String> {
 }
 
 fn path_match() -> impl Strategy<Value = PathMatch> {
-    (path_text(), 0..3).prop_map(|(text, kind)| match kind {
+    (path_text(), 0..4).prop_map(|(text, kind)| match kind {
         0 => PathMatch::Exact(text.into()),
         1 => PathMatch::Prefix(text.into()),
+        2 => PathMatch::Connect,
         _ => PathMatch::SeparatedPrefix(text.trim_end_matches('/').into()),
     })
 }
@@ -128,6 +131,7 @@ fn route() -> impl Strategy<Value = Route> {
             arms: vec![Arm { name: "c".into(), cluster: "c".into(), weight: Weight(1) }],
             key: None,
         },
+        options: RouteOptions::default(),
     })
 }
 

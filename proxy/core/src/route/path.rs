@@ -18,6 +18,8 @@ pub(super) struct PathIndex {
     exact: HashMap<Box<[u8]>, RouteList, FixedState>,
     /// The root is node 0 and has an empty label.
     nodes: Vec<Node>,
+    /// For requests without a path.
+    connect: RouteList,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +42,7 @@ impl PathIndex {
                 PathMatch::Exact(text) => (0, text.as_bytes()),
                 PathMatch::Prefix(text) => (1, text.as_bytes()),
                 PathMatch::SeparatedPrefix(text) => (2, text.as_bytes()),
+                PathMatch::Connect => (3, &b""[..]),
             };
             if closed.contains(&(kind, text)) {
                 continue;
@@ -50,6 +53,7 @@ impl PathIndex {
             match kind {
                 0 => index.exact.entry(text.into()).or_default().push(number),
                 1 => index.node(text).prefix.push(number),
+                3 => index.connect.push(number),
                 _ => index.node(text).separated.push(number),
             }
         }
@@ -72,6 +76,10 @@ impl PathIndex {
                 }
             }
         };
+        if path.is_empty() {
+            try_list(&self.connect);
+            return (best != u32::MAX).then_some(best);
+        }
         if !self.exact.is_empty()
             && let Some(list) = self.exact.get(path)
         {

@@ -9,7 +9,8 @@ use super::header;
 use super::host::HostIndex;
 use super::path::PathIndex;
 use crate::config::{
-    Arm, ArmName, ClusterName, HeaderMatch, RouteConfigName, RouteConfiguration, Split, VirtualHost,
+    Arm, ArmName, ClusterName, HeaderMatch, RouteConfigName, RouteConfiguration, RouteOptions, Split,
+    VirtualHost,
 };
 use crate::split::Rendezvous;
 
@@ -44,6 +45,8 @@ pub struct CompiledRoute {
     pub targets: Box<[ArmTarget]>,
     /// How an arm is chosen.
     pub choice: Choice,
+    /// How requests are sent.
+    pub options: RouteOptions,
 }
 
 /// Where an arm leads.
@@ -193,6 +196,7 @@ fn compile_routes(
                 })
                 .collect(),
             choice: choice(&route.split),
+            options: route.options.clone(),
         })
         .collect()
 }

@@ -117,7 +117,7 @@ impl Snapshot {
                     name: served.listener.name.clone(),
                     address: served.listener.address.clone(),
                     routes,
-                    access_logs: served.listener.access_logs.clone().into(),
+                    http: served.listener.http.clone(),
                     listener: served.listener.clone(),
                     source: served.routes.clone(),
                 })
@@ -141,6 +141,9 @@ impl Snapshot {
             name: name.clone(),
             lb_policy: served.cluster.lb_policy,
             connect_timeout: served.cluster.connect_timeout,
+            thresholds: served.cluster.thresholds,
+            state: old.map(|old| old.state.clone()).unwrap_or_default(),
+            connections: served.cluster.connections,
             usable: usable.map(|(state, _)| state.clone()).collect(),
             endpoints,
             cluster: served.cluster.clone(),

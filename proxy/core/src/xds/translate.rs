@@ -1,8 +1,10 @@
 //! From wire messages to typed configuration. Every message is taken apart field by field, without `..`, so that a field
 //! added to the subset does not compile until something reads it.
 
+mod access;
 mod cluster;
 mod fault;
+mod http;
 mod listener;
 mod route;
 

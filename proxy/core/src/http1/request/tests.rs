@@ -1,8 +1,9 @@
+use super::super::head::Underscores;
 use super::*;
 
 fn parse(text: &str) -> Result<RequestHead, HeadError> {
     let mut head = RequestHead::default();
-    let complete = parse_request(text.as_bytes(), &Limits::default(), &mut head)?;
+    let complete = parse_request(text.as_bytes(), &RequestRules::default(), &mut head)?;
     assert!(complete, "the head is whole: {text:?}");
     Ok(head)
 }
@@ -33,7 +34,11 @@ fn a_head_in_pieces_is_awaited() {
     let text = b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
     for end in 0..text.len() {
         let mut head = RequestHead::default();
-        assert_eq!(parse_request(&text[..end], &Limits::default(), &mut head), Ok(false), "{end} bytes");
+        assert_eq!(
+            parse_request(&text[..end], &RequestRules::default(), &mut head),
+            Ok(false),
+            "{end} bytes"
+        );
     }
 }
 
@@ -65,8 +70,15 @@ fn each_broken_rule_is_named() {
         ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", Target),
         ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Target),
         ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", HostMalformed),
-        ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", Connect),
-        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", Upgrade),
+        ("CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+        ("CONNECT a: HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+        ("CONNECT http://a:443/ HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+        ("CONNECT u@a:443 HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+        ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n", TunnelWithBody),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 3\r\n\r\n",
+            TunnelWithBody,
+        ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             LengthAndEncoding,
@@ -153,8 +165,62 @@ fn connection_drops_what_it_nominates_but_never_framing_or_host() {
 proptest::proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
-        let _ = parse_request(&bytes, &Limits::default(), &mut RequestHead::default());
+        let _ = parse_request(&bytes, &RequestRules::default(), &mut RequestHead::default());
         let with_line = [b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec(), bytes, b"\r\n\r\n".to_vec()].concat();
-        let _ = parse_request(&with_line, &Limits::default(), &mut RequestHead::default());
+        let _ = parse_request(&with_line, &RequestRules::default(), &mut RequestHead::default());
     }
+}
+
+#[test]
+fn connect_names_its_target_and_has_no_path() {
+    let text = "CONNECT shop:443 HTTP/1.1\r\nHost: other\r\n\r\n";
+    let head = parse(text).expect("valid");
+    assert_eq!(head.method, Method::Connect);
+    assert_eq!(head.authority.slice(text.as_bytes()), b"shop:443");
+    assert!(head.path.is_empty());
+}
+
+#[test]
+fn an_upgrade_is_one_that_connection_nominates() {
+    let upgrade = |lines: &str| {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let head = parse(&text).expect("valid");
+        assert!(head.headers.iter().filter(|h| h.id == HeaderId::Upgrade).all(|h| h.dropped), "{text:?}");
+        head.upgrade.map(|span| String::from_utf8_lossy(span.slice(text.as_bytes())).into_owned())
+    };
+    assert_eq!(
+        upgrade("Upgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n").as_deref(),
+        Some("WebSocket")
+    );
+    assert_eq!(upgrade("Connection: upgrade\r\nUpgrade: websocket\r\n").as_deref(), Some("websocket"));
+    assert_eq!(upgrade("Upgrade: websocket\r\n"), None, "not nominated");
+    assert_eq!(upgrade("Connection: upgrade\r\n"), None);
+    assert_eq!(upgrade("Upgrade: h2c\r\nConnection: upgrade, http2-settings\r\nHTTP2-Settings: x\r\n"), None);
+}
+
+#[test]
+fn a_listener_may_refuse_http_1_0_absolute_form_and_underscores() {
+    let refuse = |rules: RequestRules, text: &str| {
+        parse_request(text.as_bytes(), &rules, &mut RequestHead::default()).expect_err(text)
+    };
+    let rules = RequestRules { http10: false, absolute_form: false, ..RequestRules::default() };
+    assert_eq!(refuse(rules, "GET / HTTP/1.0\r\n\r\n"), HeadError::Http10);
+    assert_eq!(HeadError::Http10.status(), 426);
+    assert_eq!(refuse(rules, "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n"), HeadError::AbsoluteForm);
+    let mut rules = RequestRules::default();
+    rules.limits.underscores = Underscores::Reject;
+    assert_eq!(refuse(rules, "GET / HTTP/1.1\r\nHost: a\r\nX_User: b\r\n\r\n"), HeadError::Underscore);
+}
+
+#[test]
+fn a_dropped_underscore_header_is_neither_matched_nor_passed_on() {
+    let text = "GET / HTTP/1.1\r\nA: 1\r\nX_User: b\r\nHost: a\r\nC: 3\r\n\r\n";
+    let mut rules = RequestRules::default();
+    rules.limits.underscores = Underscores::Drop;
+    let mut head = RequestHead::default();
+    assert_eq!(parse_request(text.as_bytes(), &rules, &mut head), Ok(true));
+    assert_eq!(head.header(text.as_bytes(), b"x_user"), None);
+    let mut out = Vec::new();
+    crate::http1::write_request(&mut out, text.as_bytes(), &head, &crate::http1::RequestEdits::default());
+    assert_eq!(out, b"GET / HTTP/1.1\r\nA: 1\r\nHost: a\r\nC: 3\r\n\r\n");
 }

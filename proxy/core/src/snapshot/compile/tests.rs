@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Address, Arm, Cluster, Domain, Endpoint, EndpointSource, LbPolicy, Listener, PathMatch, Route,
-    RouteSource, ServedListener, Split, VirtualHost, Weight,
+    Address, Arm, Cluster, ConnectionOptions, Domain, Endpoint, EndpointSource, HttpOptions, LbPolicy,
+    Listener, PathMatch, PriorityThresholds, Route, RouteOptions, RouteSource, ServedListener, Split,
+    VirtualHost, Weight,
 };
 
 fn endpoint(port: u16) -> Endpoint {
@@ -17,6 +18,8 @@ fn cluster(name: &str, ports: &[u16]) -> (ClusterName, ServedCluster) {
         endpoints: EndpointSource::Static(endpoints.clone()),
         connect_timeout: Duration::from_secs(5),
         lb_policy: LbPolicy::RoundRobin,
+        thresholds: PriorityThresholds::default(),
+        connections: ConnectionOptions::default(),
     });
     (name.into(), ServedCluster { cluster, endpoints })
 }
@@ -31,6 +34,7 @@ fn routes(arms: &[(&str, u32)]) -> Arc<RouteConfiguration> {
         path: PathMatch::Prefix("/".into()),
         headers: vec![],
         split: Split { arms, key: None },
+        options: RouteOptions::default(),
     };
     Arc::new(RouteConfiguration {
         name: "r".into(),
@@ -49,7 +53,7 @@ fn listener(name: &str, routes: &Arc<RouteConfiguration>) -> ServedListener {
         name: name.into(),
         address: Address::Socket(([127, 0, 0, 1], 80).into()),
         routes: RouteSource::Rds("r".into()),
-        access_logs: vec![],
+        http: Arc::new(HttpOptions::ingress()),
     });
     ServedListener { listener, routes: routes.clone() }
 }

@@ -1,6 +1,6 @@
 //! Clusters, endpoints, addresses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,9 +10,12 @@ use xds_proto::envoy::config::cluster::v3 as cluster_proto;
 use xds_proto::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy as WirePolicy,
 };
+use xds_proto::envoy::config::cluster::v3::{CircuitBreakers, circuit_breakers};
 use xds_proto::envoy::config::core::v3 as core_proto;
 use xds_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
-use xds_proto::envoy::config::core::v3::{ApiVersion, ConfigSource, HealthStatus, Pipe, SocketAddress};
+use xds_proto::envoy::config::core::v3::{
+    ApiVersion, ConfigSource, HealthStatus, Pipe, RoutingPriority, SocketAddress,
+};
 use xds_proto::envoy::config::endpoint::v3 as endpoint_proto;
 use xds_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use xds_proto::envoy::extensions::upstreams::http::v3 as upstream_proto;
@@ -23,8 +26,13 @@ use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
 use xds_proto::prost_types::{self, Any};
 
 use super::fault::{At, Fault, Translated, each, required};
+use super::http::{buffer_bytes, head_bytes, header_count, set_time};
 use super::{eds_name, named, unpack};
-use crate::config::{Address, Cluster, Endpoint, EndpointSource, LbPolicy, LoadAssignment};
+use crate::breaker::{Priority, Thresholds};
+use crate::config::{
+    Address, Cluster, ConnectionOptions, Endpoint, EndpointSource, LbPolicy, LoadAssignment,
+    PriorityThresholds,
+};
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -36,7 +44,10 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         cluster_discovery_type,
         eds_cluster_config,
         connect_timeout,
+        per_connection_buffer_limit_bytes,
         lb_policy,
+        max_requests_per_connection,
+        circuit_breakers,
         http2_protocol_options,
         alt_stat_name: _, // ignorable
         load_assignment,
@@ -46,7 +57,17 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
     if http2_protocol_options.is_some() {
         return Err(Fault::new(NO_HTTP2).under("http2_protocol_options"));
     }
-    protocol_options(&typed_extension_protocol_options).at("typed_extension_protocol_options")?;
+    let mut connections = ConnectionOptions {
+        // 0 is no limit, as in Envoy.
+        max_requests: max_requests_per_connection.filter(|count| *count > 0),
+        buffer_bytes: per_connection_buffer_limit_bytes
+            .map(buffer_bytes)
+            .transpose()
+            .at("per_connection_buffer_limit_bytes")?,
+        ..ConnectionOptions::default()
+    };
+    protocol_options(&typed_extension_protocol_options, &mut connections)
+        .at("typed_extension_protocol_options")?;
     let discovery = match cluster_discovery_type {
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(number)) => enum_value(number).at("type")?,
@@ -77,23 +98,110 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         endpoints,
         connect_timeout: connect_timeout_of(connect_timeout).at("connect_timeout")?,
         lb_policy: policy(lb_policy).at("lb_policy")?,
+        thresholds: thresholds(circuit_breakers).at("circuit_breakers")?,
+        connections,
     })
 }
 
-fn protocol_options(options: &HashMap<String, Any>) -> Translated<()> {
+fn thresholds(breakers: Option<CircuitBreakers>) -> Translated<PriorityThresholds> {
+    let CircuitBreakers { thresholds } = breakers.unwrap_or_default();
+    let mut both = PriorityThresholds::default();
+    let mut seen = HashSet::new();
+    each("thresholds", thresholds, |message| {
+        let circuit_breakers::Thresholds {
+            priority,
+            max_connections,
+            max_pending_requests,
+            max_requests,
+            max_retries,
+            track_remaining: _, // ignorable: what remains is always told
+        } = message;
+        let priority = self::priority(priority).at("priority")?;
+        if !seen.insert(priority) {
+            let reason = format!("{} has thresholds already", priority.as_str());
+            return Err(Fault::new(reason).under("priority"));
+        }
+        let defaults = Thresholds::default();
+        let set = Thresholds {
+            connections: max_connections.unwrap_or(defaults.connections),
+            pending: max_pending_requests.unwrap_or(defaults.pending),
+            requests: max_requests.unwrap_or(defaults.requests),
+            retries: max_retries.unwrap_or(defaults.retries),
+        };
+        match priority {
+            Priority::Default => both.default = set,
+            Priority::High => both.high = set,
+        }
+        Ok(())
+    })?;
+    Ok(both)
+}
+
+/// Which limits something counts against.
+pub(super) fn priority(number: i32) -> Translated<Priority> {
+    Ok(match enum_value(number)? {
+        RoutingPriority::Default => Priority::Default,
+        RoutingPriority::High => Priority::High,
+    })
+}
+
+/// The common options as they concern connections to endpoints.
+fn common_options(
+    options: core_proto::HttpProtocolOptions,
+    connections: &mut ConnectionOptions,
+) -> Translated<()> {
+    let core_proto::HttpProtocolOptions {
+        idle_timeout,
+        max_headers_count,
+        max_connection_duration,
+        max_stream_duration,
+        headers_with_underscores_action,
+        max_requests_per_connection,
+        max_response_headers_kb,
+    } = options;
+    set_time(&mut connections.idle_timeout, idle_timeout).at("idle_timeout")?;
+    set_time(&mut connections.max_duration, max_connection_duration).at("max_connection_duration")?;
+    if let Some(count) = max_requests_per_connection {
+        connections.max_requests = (count > 0).then_some(count);
+    }
+    connections.response_head_bytes =
+        max_response_headers_kb.map(head_bytes).transpose().at("max_response_headers_kb")?;
+    connections.response_headers = max_headers_count.map(header_count).transpose().at("max_headers_count")?;
+    // What follows is said of requests; a listener or a route says it.
+    if max_stream_duration.is_some() {
+        return Err(Fault::new("is for listeners and routes").under("max_stream_duration"));
+    }
+    if headers_with_underscores_action != 0 {
+        return Err(Fault::new("is for listeners").under("headers_with_underscores_action"));
+    }
+    Ok(())
+}
+
+fn protocol_options(options: &HashMap<String, Any>, connections: &mut ConnectionOptions) -> Translated<()> {
     for (key, any) in options {
         let at = format!("[{key:?}]");
         if key != HTTP_PROTOCOL_OPTIONS {
             return Err(Fault::new("is not supported").under(at));
         }
-        let upstream_proto::HttpProtocolOptions { upstream_protocol_options } = unpack(any).at(&at)?;
+        let upstream_proto::HttpProtocolOptions { common_http_protocol_options, upstream_protocol_options } =
+            unpack(any).at(&at)?;
+        if let Some(common) = common_http_protocol_options {
+            common_options(common, connections).at("common_http_protocol_options").at(&at)?;
+        }
         let protocol = upstream_protocol_options.and_then(
             |UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config })| {
                 protocol_config
             },
         );
         match protocol {
-            Some(ProtocolConfig::HttpProtocolOptions(core_proto::Http1ProtocolOptions {})) => {}
+            Some(ProtocolConfig::HttpProtocolOptions(options)) => {
+                if options != core_proto::Http1ProtocolOptions::default() {
+                    let reason = "its fields are for listeners; to endpoints HTTP/1.1 is always strict";
+                    return Err(Fault::new(reason)
+                        .under("explicit_http_config.http_protocol_options")
+                        .under(at));
+                }
+            }
             Some(ProtocolConfig::Http2ProtocolOptions(core_proto::Http2ProtocolOptions {})) => {
                 return Err(Fault::new(NO_HTTP2)
                     .under("explicit_http_config.http2_protocol_options")

@@ -1,30 +1,24 @@
-//! Listeners with their HTTP connection manager.
+//! Listeners: where they listen, and their one HTTP filter chain.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use xds_proto::envoy::config::accesslog::v3::{AccessLog, access_log};
+use xds_proto::envoy::config::core::v3::TrafficDirection;
 use xds_proto::envoy::config::listener::v3 as listener_proto;
 use xds_proto::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
-use xds_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
-use xds_proto::envoy::extensions::filters::http::router::v3::Router;
-use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_proto;
-use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    CodecType, RouteSpecifier,
-};
-use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
+use xds_proto::prost_types::Any;
 
-use super::cluster::{ads, enum_value};
-use super::fault::{At, Fault, Translated, each, required};
-use super::{named, route, unpack};
-use crate::config::{Listener, RouteSource};
+use super::cluster::enum_value;
+use super::fault::{At, Fault, Translated, required};
+use super::{http, named, unpack};
+use crate::config::{HttpOptions, Listener};
 
 pub(super) fn listener(message: listener_proto::Listener) -> Translated<Listener> {
     let listener_proto::Listener {
         name,
         address,
         mut filter_chains,
-        traffic_direction: _, // ignorable: no default depends on it yet
+        per_connection_buffer_limit_bytes,
+        traffic_direction,
         default_filter_chain,
         stat_prefix: _, // ignorable
     } = message;
@@ -43,11 +37,20 @@ pub(super) fn listener(message: listener_proto::Listener) -> Translated<Listener
             return Err(Fault::new("more than one filter chain is not supported").under("filter_chains"));
         }
     };
-    let (routes, access_logs) = filter_chain(chain).at(at)?;
-    Ok(Listener { name: name.into(), address, routes, access_logs })
+    let mut options = match enum_value(traffic_direction).at("traffic_direction")? {
+        TrafficDirection::Unspecified => HttpOptions::ingress(),
+        TrafficDirection::Inbound | TrafficDirection::Outbound => HttpOptions::sidecar(),
+    };
+    if let Some(limit) = per_connection_buffer_limit_bytes {
+        options.buffer_bytes = http::buffer_bytes(limit).at("per_connection_buffer_limit_bytes")?;
+    }
+    let manager = filter_chain(chain).at(at)?;
+    let within = |result: Translated<_>| result.at("filters[0].typed_config").at(at);
+    let (routes, options) = within(unpack(&manager).and_then(|m| http::connection_manager(m, options)))?;
+    Ok(Listener { name: name.into(), address, routes, http: Arc::new(options) })
 }
 
-fn filter_chain(chain: listener_proto::FilterChain) -> Translated<(RouteSource, Vec<PathBuf>)> {
+fn filter_chain(chain: listener_proto::FilterChain) -> Translated<Any> {
     let listener_proto::FilterChain { mut filters, name: _ } = chain; // name: ignorable
     if filters.len() != 1 {
         return Err(
@@ -56,65 +59,5 @@ fn filter_chain(chain: listener_proto::FilterChain) -> Translated<(RouteSource, 
     }
     let listener_proto::Filter { name: _, config_type } = filters.remove(0); // the name only labels the type
     let FilterConfig::TypedConfig(any) = required("typed_config", config_type).at("filters[0]")?;
-    unpack(&any).and_then(connection_manager).at("filters[0].typed_config")
-}
-
-fn connection_manager(manager: hcm_proto::HttpConnectionManager) -> Translated<(RouteSource, Vec<PathBuf>)> {
-    let hcm_proto::HttpConnectionManager {
-        codec_type,
-        stat_prefix: _, // ignorable
-        route_specifier,
-        http_filters,
-        access_log,
-    } = manager;
-    match enum_value(codec_type).at("codec_type")? {
-        CodecType::Auto | CodecType::Http1 => {}
-        other @ (CodecType::Http2 | CodecType::Http3) => {
-            let reason = format!("{} is not supported by this version", other.as_str_name());
-            return Err(Fault::new(reason).under("codec_type"));
-        }
-    }
-    router(http_filters)?;
-    let routes = match required("rds or route_config", route_specifier)? {
-        RouteSpecifier::RouteConfig(config) => {
-            RouteSource::Inline(Arc::new(route::routes(config).at("route_config")?))
-        }
-        RouteSpecifier::Rds(hcm_proto::Rds { config_source, route_config_name }) => {
-            ads(config_source).at("config_source").at("rds")?;
-            if route_config_name.is_empty() {
-                return Err(Fault::new("is required").under("rds.route_config_name"));
-            }
-            RouteSource::Rds(route_config_name.into())
-        }
-    };
-    Ok((routes, each("access_log", access_log, access_log_path)?))
-}
-
-/// The filter chain of requests: this version has the router only, and a chain must end in it.
-fn router(filters: Vec<hcm_proto::HttpFilter>) -> Translated<()> {
-    if filters.len() != 1 {
-        return Err(Fault::new("exactly one filter, the router, is supported").under("http_filters"));
-    }
-    each("http_filters", filters, |filter| {
-        // An optional filter may be skipped if it is unknown; the router is known.
-        let hcm_proto::HttpFilter { name: _, is_optional: _, disabled, config_type } = filter;
-        if disabled {
-            return Err(Fault::new("the router cannot be disabled").under("disabled"));
-        }
-        let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
-        let Router { dynamic_stats: _, start_child_span: _, suppress_envoy_headers: _ } =
-            unpack(&any).at("typed_config")?; // all ignorable
-        Ok(())
-    })?;
-    Ok(())
-}
-
-fn access_log_path(log: AccessLog) -> Translated<PathBuf> {
-    let AccessLog { name: _, config_type } = log;
-    let access_log::ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
-    let FileAccessLog { path } = unpack(&any).at("typed_config")?;
-    if path.is_empty() {
-        return Err(Fault::new("is required").under("path").under("typed_config"));
-    }
-    Ok(path.into())
+    Ok(any)
 }

@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use xds_proto::envoy::config::route::v3 as route_proto;
 use xds_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
-use xds_proto::envoy::config::route::v3::route_action::ClusterSpecifier;
+use xds_proto::envoy::config::route::v3::route_action::upgrade_config::ConnectConfig;
+use xds_proto::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration, UpgradeConfig};
 use xds_proto::envoy::config::route::v3::route_match::PathSpecifier;
 use xds_proto::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use xds_proto::envoy::r#type::matcher::v3::StringMatcher;
@@ -14,10 +16,11 @@ use xds_proto::prost_types::Any;
 use xds_proto::weir::split::v1::{SplitPolicy, split_policy};
 
 use super::fault::{At, Fault, Translated, each, required};
+use super::http::{duration, protocol};
 use super::{named, unpack};
 use crate::config::{
-    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, Split, SplitKey,
-    VirtualHost, Weight,
+    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, RouteOptions,
+    RouteTimeout, Split, SplitKey, VirtualHost, Weight,
 };
 
 /// The key of [`SplitPolicy`] in `Route.typed_per_filter_config`.
@@ -93,15 +96,16 @@ fn route(message: route_proto::Route) -> Translated<Route> {
     let (path, headers) = required("match", r#match).and_then(|m| route_match(m).at("match"))?;
     let route_proto::route::Action::Route(action) = required("route", action)?;
     let key = split_key(&typed_per_filter_config).at("typed_per_filter_config")?;
-    let arms = arms(action).at("route")?;
-    Ok(Route { name: Arc::from(name), path, headers, split: Split { arms, key } })
+    let (arms, options) = route_action(action).at("route")?;
+    Ok(Route { name: Arc::from(name), path, headers, split: Split { arms, key }, options })
 }
 
 fn route_match(message: route_proto::RouteMatch) -> Translated<(PathMatch, Vec<HeaderMatch>)> {
     let route_proto::RouteMatch { headers, path_specifier } = message;
-    let path = match required("prefix, path or path_separated_prefix", path_specifier)? {
+    let path = match required("prefix, path, path_separated_prefix or connect_matcher", path_specifier)? {
         PathSpecifier::Prefix(text) => PathMatch::Prefix(text.into()),
         PathSpecifier::Path(text) => PathMatch::Exact(text.into()),
+        PathSpecifier::ConnectMatcher(route_proto::route_match::ConnectMatcher {}) => PathMatch::Connect,
         PathSpecifier::PathSeparatedPrefix(text) => {
             // As in Envoy: "/" or "/a/" would say nothing that `prefix` does not.
             if !text.starts_with('/') || text.ends_with('/') || text.contains(['?', '#']) {
@@ -115,7 +119,7 @@ fn route_match(message: route_proto::RouteMatch) -> Translated<(PathMatch, Vec<H
     Ok((path, each("headers", headers, header_match)?))
 }
 
-fn header_match(message: route_proto::HeaderMatcher) -> Translated<HeaderMatch> {
+pub(super) fn header_match(message: route_proto::HeaderMatcher) -> Translated<HeaderMatch> {
     let route_proto::HeaderMatcher { name, header_match_specifier } = message;
     named(&name)?;
     let lower = name.to_ascii_lowercase();
@@ -138,8 +142,50 @@ fn header_match(message: route_proto::HeaderMatcher) -> Translated<HeaderMatch> 
     Ok(HeaderMatch { name, predicate })
 }
 
-fn arms(action: route_proto::RouteAction) -> Translated<Vec<Arm>> {
-    let route_proto::RouteAction { cluster_specifier } = action;
+fn route_action(action: route_proto::RouteAction) -> Translated<(Vec<Arm>, RouteOptions)> {
+    let route_proto::RouteAction {
+        cluster_specifier,
+        timeout,
+        priority,
+        idle_timeout,
+        upgrade_configs,
+        max_stream_duration,
+    } = action;
+    let timeout = match timeout.map(duration).transpose().at("timeout")? {
+        None => RouteTimeout::Default,
+        Some(Duration::ZERO) => RouteTimeout::Never,
+        Some(time) => RouteTimeout::Whole(time),
+    };
+    let exchange = match max_stream_duration {
+        Some(MaxStreamDuration { max_stream_duration: Some(time) }) => {
+            Some(duration(time).at("max_stream_duration.max_stream_duration")?)
+        }
+        Some(MaxStreamDuration { max_stream_duration: None }) | None => None,
+    };
+    let mut terminates_connect = false;
+    let upgrades = each("upgrade_configs", upgrade_configs, |config| {
+        let UpgradeConfig { upgrade_type, enabled, connect_config } = config;
+        let protocol = protocol(&upgrade_type)?;
+        if let Some(ConnectConfig {}) = connect_config {
+            if &*protocol != "connect" {
+                return Err(Fault::new("is for CONNECT only").under("connect_config"));
+            }
+            terminates_connect = true;
+        }
+        Ok((protocol, enabled.unwrap_or(true)))
+    })?;
+    let options = RouteOptions {
+        timeout,
+        idle_timeout: idle_timeout.map(duration).transpose().at("idle_timeout")?,
+        exchange,
+        priority: super::cluster::priority(priority).at("priority")?,
+        upgrades,
+        terminates_connect,
+    };
+    Ok((arms(cluster_specifier)?, options))
+}
+
+fn arms(cluster_specifier: Option<ClusterSpecifier>) -> Translated<Vec<Arm>> {
     match required("cluster or weighted_clusters", cluster_specifier)? {
         ClusterSpecifier::Cluster(name) if name.is_empty() => Err(Fault::new("is required").under("cluster")),
         ClusterSpecifier::Cluster(name) => {
@@ -188,6 +234,6 @@ fn split_key(config: &HashMap<String, Any>) -> Translated<Option<SplitKey>> {
 }
 
 /// RFC 9110 §5.6.2.
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }

@@ -150,7 +150,7 @@ fn listeners_that_make_no_sense_are_refused_with_the_place() {
         (with("filter_chains: [{}, {}]"), "more than one filter chain".into()),
         (with("filter_chains: [{}], default_filter_chain: {}"), "default_filter_chain: is never used".into()),
         (one(ROUTER), format!("{at}rds or route_config: is required")),
-        (one(rds), format!("{at}http_filters: exactly one filter, the router")),
+        (one(rds), format!("{at}http_filters: the chain must end in the router")),
         (
             one(&format!("{ROUTER}, {rds}, codec_type: HTTP2")),
             format!("{at}codec_type: HTTP2 is not supported"),
@@ -211,7 +211,10 @@ fn routes_that_make_no_sense_are_refused_with_the_place() {
     let at = "route_config.virtual_hosts[0].routes[0].";
     let cases = [
         (format!("{{ {go} }}"), "match: is required"),
-        (format!("{{ match: {{}}, {go} }}"), "match.prefix, path or path_separated_prefix: is required"),
+        (
+            format!("{{ match: {{}}, {go} }}"),
+            "match.prefix, path, path_separated_prefix or connect_matcher: is required",
+        ),
         (
             format!("{{ match: {{ path_separated_prefix: /a/ }}, {go} }}"),
             "match.path_separated_prefix: \"/a/\" must start",

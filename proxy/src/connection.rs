@@ -1,0 +1,50 @@
+//! What is known of a client's connection for as long as it is open.
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use crate::deadline::Deadlines;
+
+/// A client's connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Counts up over the process.
+    pub(crate) id: u64,
+    /// Its listener's slot.
+    pub(crate) slot: usize,
+    pub(crate) peer: Peer,
+    /// The address that the client connected to; empty for a Unix socket.
+    pub(crate) local: Box<str>,
+    pub(crate) opened: Instant,
+    /// Requests that began on it.
+    pub(crate) requests: Cell<u32>,
+    /// It is between two requests: nothing is lost if it ends now.
+    pub(crate) is_idle: Cell<bool>,
+    pub(crate) deadlines: Deadlines,
+}
+
+/// Who is connected.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Peer {
+    /// None for a Unix socket.
+    pub(crate) address: Option<SocketAddr>,
+    /// The IP address as text; empty for a Unix socket.
+    pub(crate) ip: Box<str>,
+}
+
+impl Peer {
+    pub(crate) fn of(address: SocketAddr) -> Self {
+        // An IPv4 client of a dual-stack socket is an IPv4 client.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        Self { address: Some(address), ip: address.ip().to_string().into() }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.map_or(0, |address| address.port())
+    }
+
+    pub(crate) fn ip_address(&self) -> Option<IpAddr> {
+        self.address.map(|address| address.ip())
+    }
+}

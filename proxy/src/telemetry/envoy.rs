@@ -1,0 +1,271 @@
+//! The same counts under Envoy's names, for dashboards that ask for those. A series is here only where it means the same
+//! as in Envoy; what is not counted is absent, never zero.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use proxy_core::breaker::{Priority, Resource};
+use proxy_core::snapshot::Snapshot;
+
+use super::cells::{ClusterCells, Counter, ListenerCells};
+use super::histogram::Totals;
+use super::registry::Registry;
+
+/// What is asked of the process beside its counters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerState {
+    pub(crate) uptime_seconds: u64,
+    /// Envoy's number of the state: 0 live, 1 draining, 2 before and 3 during initialization.
+    pub(crate) state: u64,
+}
+
+/// One series.
+#[derive(Debug)]
+pub(crate) struct Stat {
+    /// `cluster`, `http`, `listener`, `server` and the like.
+    group: &'static str,
+    /// The instance, such as the cluster's name; empty for groups that have one only.
+    instance: String,
+    /// The name within the group, and in the Prometheus form without what became a label.
+    name: String,
+    prometheus: String,
+    labels: Vec<(&'static str, String)>,
+    value: u64,
+    is_gauge: bool,
+}
+
+impl Stat {
+    /// `cluster.shop.upstream_rq_total`
+    pub(crate) fn full_name(&self) -> String {
+        match self.instance.as_str() {
+            "" => format!("{}.{}", self.group, self.name),
+            instance => format!("{}.{instance}.{}", self.group, self.name),
+        }
+    }
+
+    pub(crate) const fn value(&self) -> u64 {
+        self.value
+    }
+}
+
+struct Group<'a> {
+    stats: &'a mut Vec<Stat>,
+    group: &'static str,
+    instance: String,
+    labels: Vec<(&'static str, String)>,
+}
+
+impl Group<'_> {
+    fn add(&mut self, name: &str, value: u64, is_gauge: bool) {
+        self.stats.push(Stat {
+            group: self.group,
+            instance: self.instance.clone(),
+            name: name.to_owned(),
+            prometheus: name.to_owned(),
+            labels: self.labels.clone(),
+            value,
+            is_gauge,
+        });
+    }
+
+    fn counter(&mut self, name: &str, value: u64) {
+        self.add(name, value, false);
+    }
+
+    fn gauge(&mut self, name: &str, value: u64) {
+        self.add(name, value, true);
+    }
+
+    /// `upstream_rq_2xx`, which Prometheus knows as `upstream_rq_xx` with a label.
+    fn classes(&mut self, prefix: &str, classes: [u64; 5]) {
+        for (class, count) in (1..).zip(classes) {
+            self.counter(&format!("{prefix}_{class}xx"), count);
+            if let Some(stat) = self.stats.last_mut() {
+                stat.prometheus = format!("{prefix}_xx");
+                stat.labels.push(("envoy_response_code_class", class.to_string()));
+            }
+        }
+    }
+}
+
+impl Registry {
+    /// Every series, in no particular order.
+    pub(crate) fn envoy_stats(&self, snapshot: &Snapshot, server: ServerState) -> Vec<Stat> {
+        let mut stats = Vec::new();
+        self.cluster_stats(snapshot, &mut stats);
+        self.listener_stats(snapshot, &mut stats);
+        self.server_stats(server, &mut stats);
+        stats
+    }
+
+    fn cluster_stats(&self, snapshot: &Snapshot, stats: &mut Vec<Stat>) {
+        let cells = self.clusters();
+        let mut by_cluster: BTreeMap<&str, [u64; 5]> = BTreeMap::new();
+        let arms = self.arms();
+        for (key, cells) in &arms {
+            let classes = by_cluster.entry(key.cluster.as_str()).or_default();
+            for cell in cells {
+                classes.iter_mut().zip(&cell.classes).for_each(|(sum, count)| *sum += count.value());
+            }
+        }
+        for (_, table) in snapshot.clusters() {
+            let name = table.name.as_str();
+            let sum = |figure: fn(&ClusterCells) -> &Counter| {
+                cells.get(&table.name).into_iter().flatten().map(|cells| figure(cells).value()).sum()
+            };
+            let labels = vec![("envoy_cluster_name", name.to_owned())];
+            let mut group = Group { stats, group: "cluster", instance: name.to_owned(), labels };
+            let classes = by_cluster.get(name).copied().unwrap_or_default();
+            group.classes("upstream_rq", classes);
+            group.counter("upstream_rq_completed", classes.iter().sum());
+            group.counter("upstream_rq_pending_overflow", sum(|c| &c.pending_overflows));
+            group.counter("upstream_rq_timeout", sum(|c| &c.timeouts));
+            group.counter("upstream_cx_total", sum(|c| &c.connects));
+            group.counter("upstream_cx_connect_fail", sum(|c| &c.connect_failures));
+            group.counter("upstream_cx_connect_timeout", sum(|c| &c.connect_timeouts));
+            group.counter("upstream_cx_overflow", sum(|c| &c.connection_overflows));
+            let in_use =
+                |resource| Priority::ALL.map(|p| u64::from(table.state.in_use(p, resource))).iter().sum();
+            group.gauge("upstream_cx_active", in_use(Resource::Connections));
+            group.gauge("upstream_rq_active", in_use(Resource::Requests));
+            group.gauge("upstream_rq_pending_active", in_use(Resource::Pending));
+            group.gauge("membership_total", table.endpoints.len() as u64);
+            group.gauge("membership_healthy", table.usable.len() as u64);
+            for priority in Priority::ALL {
+                for (resource, short) in [
+                    (Resource::Connections, "cx"),
+                    (Resource::Pending, "rq_pending"),
+                    (Resource::Requests, "rq"),
+                    (Resource::Retries, "rq_retry"),
+                ] {
+                    let limit = table.thresholds.of(priority).limit(resource);
+                    let left = limit.saturating_sub(table.state.in_use(priority, resource));
+                    let prefix = format!("circuit_breakers.{}", priority.as_str());
+                    group.gauge(&format!("{prefix}.{short}_open"), u64::from(left == 0));
+                    let remaining = match resource {
+                        Resource::Connections => "remaining_cx",
+                        Resource::Pending => "remaining_pending",
+                        Resource::Requests => "remaining_rq",
+                        Resource::Retries => "remaining_retries",
+                    };
+                    group.gauge(&format!("{prefix}.{remaining}"), u64::from(left));
+                }
+            }
+        }
+    }
+
+    fn listener_stats(&self, snapshot: &Snapshot, stats: &mut Vec<Stat>) {
+        let addresses: BTreeMap<_, _> =
+            snapshot.listeners().map(|(_, listener)| (&listener.name, &listener.address)).collect();
+        let listeners = self.listeners();
+        // Several listeners may share a prefix, and then share its series.
+        let mut by_prefix: BTreeMap<&str, (u64, [u64; 5], u64, u64)> = BTreeMap::new();
+        for (key, cells) in &listeners {
+            let sum =
+                |figure: fn(&ListenerCells) -> &Counter| cells.iter().map(|c| figure(c).value()).sum::<u64>();
+            let (opened, closed) = (sum(|c| &c.connections_opened), sum(|c| &c.connections_closed));
+            let refused = sum(|c| &c.connections_refused);
+            let (requests, classes, cx_total, cx_active) = by_prefix.entry(&key.stat_prefix).or_default();
+            *requests += sum(|c| &c.requests);
+            for (class, total) in classes.iter_mut().enumerate() {
+                *total += cells.iter().map(|c| c.classes[class].value()).sum::<u64>();
+            }
+            *cx_total += opened;
+            *cx_active += opened.saturating_sub(closed);
+            let Some(address) = addresses.get(&key.listener) else { continue };
+            let address = address.to_string().replace(':', "_");
+            let labels = vec![("envoy_listener_address", address.clone())];
+            let mut group = Group { stats, group: "listener", instance: address, labels };
+            group.counter("downstream_cx_total", opened);
+            group.gauge("downstream_cx_active", opened.saturating_sub(closed));
+            group.counter("downstream_cx_overflow", refused);
+        }
+        for (prefix, (requests, classes, cx_total, cx_active)) in by_prefix {
+            let labels = vec![("envoy_http_conn_manager_prefix", prefix.to_owned())];
+            let mut group = Group { stats, group: "http", instance: prefix.to_owned(), labels };
+            group.counter("downstream_rq_total", requests);
+            group.classes("downstream_rq", classes);
+            group.counter("downstream_cx_total", cx_total);
+            group.gauge("downstream_cx_active", cx_active);
+        }
+    }
+
+    fn server_stats(&self, server: ServerState, stats: &mut Vec<Stat>) {
+        let mut group = Group { stats, group: "server", instance: String::new(), labels: Vec::new() };
+        group.gauge("concurrency", self.workers.len() as u64);
+        group.gauge("live", u64::from(server.state == 0));
+        group.gauge("state", server.state);
+        group.gauge("uptime", server.uptime_seconds);
+        let connections =
+            self.total(|w| w.connections_opened.value().saturating_sub(w.connections_closed.value()));
+        group.gauge("total_connections", connections);
+        let connected = u64::from(self.xds_connected.load(Ordering::Relaxed));
+        Group { group: "control_plane", ..group }.gauge("connected_state", connected);
+        self.xds(|counts| {
+            for (kind, group, prefix) in
+                [("Cluster", "cluster_manager", "cds"), ("Listener", "listener_manager", "lds")]
+            {
+                let of = |map: &BTreeMap<String, u64>| map.get(kind).copied();
+                let (accepted, rejected) = (of(&counts.accepted), of(&counts.rejected));
+                if accepted.is_none() && rejected.is_none() {
+                    continue;
+                }
+                let mut group = Group { stats, group, instance: String::new(), labels: Vec::new() };
+                group.counter(&format!("{prefix}.update_success"), accepted.unwrap_or(0));
+                group.counter(&format!("{prefix}.update_rejected"), rejected.unwrap_or(0));
+            }
+        });
+    }
+
+    /// The Prometheus text form.
+    pub(crate) fn envoy_prometheus(&self, stats: &[&Stat]) -> String {
+        let mut families: BTreeMap<String, Vec<&Stat>> = BTreeMap::new();
+        for stat in stats {
+            let name = format!("envoy_{}_{}", stat.group, stat.prometheus).replace(['.', '-'], "_");
+            families.entry(name).or_default().push(stat);
+        }
+        let mut page = String::new();
+        for (name, stats) in families {
+            let kind = if stats.iter().all(|stat| stat.is_gauge) { "gauge" } else { "counter" };
+            let _ = writeln!(page, "# TYPE {name} {kind}");
+            for stat in stats {
+                let _ = writeln!(page, "{name}{} {}", labels(&stat.labels, None), stat.value);
+            }
+        }
+        self.durations(&mut page);
+        page
+    }
+
+    /// `envoy_cluster_upstream_rq_time`, in milliseconds.
+    fn durations(&self, page: &mut String) {
+        const NAME: &str = "envoy_cluster_upstream_rq_time";
+        let mut by_cluster: BTreeMap<String, Totals> = BTreeMap::new();
+        for (key, cells) in &self.arms() {
+            let totals = by_cluster.entry(key.cluster.to_string()).or_default();
+            cells.iter().for_each(|cell| cell.duration.add_to(totals));
+        }
+        if !by_cluster.is_empty() {
+            let _ = writeln!(page, "# TYPE {NAME} histogram");
+        }
+        for (cluster, totals) in by_cluster {
+            let own = [("envoy_cluster_name", cluster)];
+            let mut below = 0;
+            for (bound, count) in totals.prometheus_buckets() {
+                below += count;
+                let bound = if bound == f64::MAX { "+Inf".to_owned() } else { (bound * 1e3).to_string() };
+                let _ = writeln!(page, "{NAME}_bucket{} {below}", labels(&own, Some(&bound)));
+            }
+            let _ = writeln!(page, "{NAME}_sum{} {}", labels(&own, None), totals.sum_seconds() * 1e3);
+            let _ = writeln!(page, "{NAME}_count{} {below}", labels(&own, None));
+        }
+    }
+}
+
+fn labels(labels: &[(&'static str, String)], bound: Option<&str>) -> String {
+    let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let mut all: Vec<_> =
+        labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+    all.extend(bound.map(|bound| format!("le=\"{bound}\"")));
+    if all.is_empty() { String::new() } else { format!("{{{}}}", all.join(",")) }
+}
