@@ -54,7 +54,8 @@ async fn connection(address: SocketAddr, until: Instant) -> Result<u64> {
     Ok(requests)
 }
 
-async fn read_response(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<()> {
+/// Reads one response with a length.
+pub(crate) async fn read_response(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<()> {
     loop {
         if let Some(head) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             let text = std::str::from_utf8(&buffer[..head])?.to_ascii_lowercase();

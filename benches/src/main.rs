@@ -2,9 +2,12 @@
 
 mod compare;
 mod load;
+mod memory;
+mod open;
 mod origin;
 mod process;
 mod soak;
+mod workload;
 mod wrk;
 
 use clap::{Parser, Subcommand};
@@ -18,19 +21,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// W1: Weir beside whichever of nginx, HAProxy and Envoy is installed; Markdown and SVG.
+    /// One workload: Weir beside whichever of nginx, HAProxy and Envoy is installed; Markdown and SVG.
     Compare(compare::Flags),
+    /// W8: memory, idle and with many connections.
+    Memory(memory::Flags),
     /// Weights that change 20 times a second under load, and a control plane that dies: what is lost?
     Soak(soak::Flags),
     /// An origin that answers 1 KiB, where nginx is not installed.
     Origin(origin::Flags),
     /// A closed loop of requests, where wrk is not installed.
     Load(load::Flags),
+    /// An open loop of requests at a fixed rate.
+    Open(open::Flags),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Compare(flags) => compare::run(&flags),
+        Command::Memory(flags) => memory::run(&flags),
+        Command::Open(flags) => open::run(&flags),
         Command::Soak(flags) => soak::run(&flags),
         Command::Origin(flags) => origin::run(&flags),
         Command::Load(flags) => load::run(&flags),

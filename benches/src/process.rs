@@ -25,8 +25,13 @@ pub(crate) struct Running(Child);
 impl Launch {
     /// Starts it on one core.
     pub(crate) fn start(&self, core: usize) -> Result<Running> {
+        self.start_on(&core.to_string())
+    }
+
+    /// Starts it on these cores, as `taskset` lists them.
+    pub(crate) fn start_on(&self, cores: &str) -> Result<Running> {
         let child = Command::new("taskset")
-            .args(["-c", &core.to_string()])
+            .args(["-c", cores])
             .arg(&self.program)
             .args(&self.arguments)
             .stdout(Stdio::null())
@@ -38,6 +43,18 @@ impl Launch {
 }
 
 impl Running {
+    /// Proportional set size of the process and its children, in bytes.
+    pub(crate) fn pss(&self) -> Result<u64> {
+        let mut total = 0;
+        for pid in family(self.0.id()) {
+            let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+            let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss line")?;
+            let kib: u64 = line.split_whitespace().next().context("no figure")?.parse()?;
+            total += kib * 1024;
+        }
+        Ok(total)
+    }
+
     /// User and system time of the process and its children, in ticks.
     pub(crate) fn cpu_ticks(&self) -> Result<(u64, u64)> {
         let (mut user, mut system) = (0, 0);

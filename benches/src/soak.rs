@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::process::{self, Launch, OTHER_CORE, PROXY_CORE, Running};
+use crate::workload::Workload;
 use crate::wrk::Loader;
 
 /// How long, and how hard.
@@ -20,9 +21,6 @@ pub(crate) struct Flags {
     /// Seconds of load.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Connections.
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
     /// Changes a second.
     #[arg(long, default_value_t = 20)]
     changes: u32,
@@ -78,7 +76,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             plane = Some(control.start(OTHER_CORE)?);
             Ok(())
         });
-        let load = Loader::find().run(GATEWAY, flags.connections, flags.seconds);
+        let load = Loader::find().run(GATEWAY, Workload::W1, flags.seconds, &OTHER_CORE.to_string());
         stop.store(true, Ordering::Relaxed);
         killing.join().expect("no panic")?;
         anyhow::Ok((load?, changing.join().expect("no panic")?))

@@ -1,5 +1,6 @@
 //! A client's connection: one task, one request after the other.
 
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -32,12 +33,22 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut cl
         if !matches!(readable, Ok(Ok(()))) {
             return;
         }
-        connection.is_idle.set(false);
-        connection.deadlines.clear(Limit::KeepAlive);
         let mut exchange = worker.exchange();
-        let end = requests(&worker, &connection, &mut client, &mut exchange).await;
+        exchange.from_client.reserve(HEAD_BUFFER);
+        let end = match client.try_read_buf(&mut exchange.from_client) {
+            Ok(0) => End::Closed,
+            Ok(_) => {
+                connection.is_idle.set(false);
+                connection.deadlines.clear(Limit::KeepAlive);
+                requests(&worker, &connection, &mut client, &mut exchange).await
+            }
+            // Woken for nothing: the pause goes on.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => End::Nothing,
+            Err(_) => End::Closed,
+        };
         worker.return_exchange(exchange);
         match end {
+            End::Nothing => {}
             End::Idle(now) => rest(&worker, &connection, now),
             End::Closed => return,
             End::Aborted => return client.abort(),
@@ -62,6 +73,8 @@ fn rest(worker: &Worker, connection: &Connection, now: Instant) {
 
 /// How a run of requests ended.
 enum End {
+    /// There was nothing to read.
+    Nothing,
     /// The client has nothing to say for now.
     Idle(Instant),
     /// The connection is over.
@@ -72,36 +85,21 @@ enum End {
     Linger(Duration),
 }
 
-/// Reads and serves requests until the client pauses between two.
+/// Serves what was read, and reads and serves on until the client pauses between two requests.
 async fn requests(
     worker: &Rc<Worker>,
     connection: &Connection,
     client: &mut Socket,
     exchange: &mut Exchange,
 ) -> End {
-    let mut started = None;
     loop {
-        let Exchange { from_client, .. } = exchange;
-        // What came behind the last request is the start of the next.
-        if from_client.is_empty() {
-            match read(client, exchange).await {
-                0 => return End::Closed,
-                _ => started = Some(Instant::now()),
-            }
-        }
         // One snapshot from here to the request's end.
         let view = worker.view();
         let Some(listener) = view.listener(worker, connection.slot) else {
             worker.cells.failures[Reason::ListenerGone as usize].add(1);
             return gone(client).await;
         };
-        let cx = RequestContext {
-            worker,
-            connection,
-            view,
-            listener,
-            started: started.take().unwrap_or_else(Instant::now),
-        };
+        let cx = RequestContext { worker, connection, view, listener, started: Instant::now() };
         let next = match head(&cx, client, exchange).await {
             Head::Whole => forward::serve(&cx, client, exchange).await,
             Head::Refused(next) => next,

@@ -87,6 +87,14 @@ impl Socket {
         }
     }
 
+    /// Reads what is there already, into the room that the buffer has.
+    pub(crate) fn try_read_buf(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read_buf(buffer),
+            Self::Unix(stream) => stream.try_read_buf(buffer),
+        }
+    }
+
     /// Whether the runtime knows of nothing on an idle connection: neither its end nor a byte that nobody asked for. No
     /// system call unless it does.
     pub(crate) fn is_quiet(&self) -> bool {

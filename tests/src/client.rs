@@ -93,7 +93,13 @@ impl Client {
 
     /// Whether the peer closed, with nothing more said.
     pub fn is_closed(&mut self) -> bool {
-        self.buffer.is_empty() && matches!(self.stream.read(&mut [0; 1]), Ok(0) | Err(_))
+        // Silence until the limit of the stream is not an end.
+        let silent = [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut];
+        self.buffer.is_empty()
+            && match self.stream.read(&mut [0; 1]) {
+                Ok(count) => count == 0,
+                Err(error) => !silent.contains(&error.kind()),
+            }
     }
 
     /// Everything until the peer closes.

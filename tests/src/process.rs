@@ -53,8 +53,20 @@ fn command(program: &str, arguments: &[&str]) -> Command {
 impl Process {
     /// Starts a program of the workspace. What it logs is kept.
     pub fn start(program: &str, arguments: &[&str]) -> Self {
-        let mut child =
-            command(program, arguments).stdout(Stdio::null()).spawn().expect("the program starts");
+        Self::spawn(command(program, arguments))
+    }
+
+    /// The same with so many file descriptors.
+    pub fn start_limited(program: &str, arguments: &[&str], descriptors: u32) -> Self {
+        let mut limited = Command::new("sh");
+        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        limited.arg("-c").arg(script).arg(programs().join(program)).args(arguments);
+        limited.stdin(Stdio::null()).stderr(Stdio::piped());
+        Self::spawn(limited)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).spawn().expect("the program starts");
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, kept) = (child.stderr.take().expect("piped"), log.clone());
         std::thread::spawn(move || {

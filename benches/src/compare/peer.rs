@@ -7,15 +7,17 @@ use anyhow::Result;
 
 use super::{LISTEN, ORIGINS, UNIX_ORIGIN};
 use crate::process::{Launch, find, version};
+use crate::workload::Workload;
 
-pub(super) struct Peer {
-    pub(super) name: &'static str,
-    pub(super) version: String,
-    pub(super) command: Launch,
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    pub(crate) version: String,
+    /// None: the origin itself.
+    pub(crate) command: Option<Launch>,
 }
 
 /// nginx answering 1 KiB from memory, or this program's stand-in.
-pub(super) fn origin(folder: &Path) -> Launch {
+pub(crate) fn origin(folder: &Path) -> Launch {
     let Some(nginx) = find("nginx") else {
         let mut arguments = vec!["origin".to_owned()];
         arguments.extend(ORIGINS.map(|port| format!("127.0.0.1:{port}")));
@@ -23,16 +25,18 @@ pub(super) fn origin(folder: &Path) -> Launch {
         return Launch { program, arguments };
     };
     let body = "x".repeat(1024);
+    let _ = std::fs::write(folder.join("64k"), "x".repeat(64 << 10));
     let [first, second] = ORIGINS;
     let unix = folder.join(UNIX_ORIGIN);
     let config = format!(
         "daemon off; worker_processes 1; pid {0}/origin.pid; error_log {0}/origin.log;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 20000; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 600s;
   server {{
     listen 127.0.0.1:{first} backlog=4096; listen 127.0.0.1:{second} backlog=4096; listen unix:{1};
     location / {{ default_type text/plain; return 200 \"{body}\"; }}
+    location = /64k {{ alias {0}/64k; }}
   }}
 }}
 ",
@@ -49,48 +53,90 @@ fn nginx_with(nginx: PathBuf, folder: &Path, file: &str, config: &str) -> Launch
 }
 
 /// Every peer that is installed; Weir first.
-pub(super) fn all(weir: &Path, folder: &Path) -> Result<Vec<Peer>> {
-    let mut peers = vec![weir_peer(weir, folder, "weir", &ORIGINS.map(socket))?];
-    if find("nginx").is_some() {
-        let unix = format!("{{ pipe: {{ path: {} }} }}", folder.join(UNIX_ORIGIN).display());
-        peers.push(weir_peer(weir, folder, "weir-unix", &[unix.clone(), unix])?);
+pub(crate) fn all(weir: &Path, folder: &Path, workload: Workload) -> Result<Vec<Peer>> {
+    let workers = |name, count| Variant { name, workers: count, ..Variant::default() };
+    let origins = ORIGINS.map(socket);
+    let plain = weir_peer(weir, folder, &workers("weir", 1), &origins)?;
+    if workload == Workload::Workers {
+        let mut peers = vec![plain, weir_peer(weir, folder, &workers("weir, 2 workers", 2), &origins)?];
+        for variant in [workers("1 worker", 1), workers("2 workers", 2)] {
+            peers.extend(nginx(folder, &variant));
+            peers.extend(haproxy(folder, &variant)?);
+        }
+        return Ok(peers);
     }
-    peers.extend(nginx(folder));
-    peers.extend(haproxy(folder)?);
+    let one = workers("", 1);
+    let mut peers = vec![plain];
+    if workload.logs() {
+        let logging = Variant { name: "weir, logging", workers: 1, logs: true };
+        peers.push(weir_peer(weir, folder, &logging, &origins)?);
+        return Ok(peers);
+    }
+    if find("nginx").is_some() && workload != Workload::W7 {
+        let unix = format!("{{ pipe: {{ path: {} }} }}", folder.join(UNIX_ORIGIN).display());
+        peers.push(weir_peer(weir, folder, &workers("weir-unix", 1), &[unix.clone(), unix])?);
+    }
+    peers.extend(nginx(folder, &one));
+    peers.extend(haproxy(folder, &one)?);
     peers.extend(envoy(folder)?);
+    if workload == Workload::W7 {
+        peers.push(Peer { name: "direct", version: String::new(), command: None });
+    }
     Ok(peers)
+}
+
+/// One configuration of a peer.
+#[derive(Debug, Default)]
+struct Variant {
+    name: &'static str,
+    workers: usize,
+    logs: bool,
 }
 
 fn socket(port: u16) -> String {
     format!("{{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}")
 }
 
-fn weir_peer(weir: &Path, folder: &Path, name: &'static str, origins: &[String; 2]) -> Result<Peer> {
-    let path = folder.join(format!("{name}.yaml"));
-    std::fs::write(&path, bootstrap(origins, ""))?;
+fn weir_peer(weir: &Path, folder: &Path, variant: &Variant, origins: &[String; 2]) -> Result<Peer> {
+    let path = folder.join(format!("{}.yaml", variant.name.replace([' ', ','], "-")));
+    let mut config = bootstrap(origins, BREAKERS);
+    if variant.logs {
+        let log = LOG.replace("FILE", &folder.join("access.log").display().to_string());
+        config = config.replace("stat_prefix: bench", &format!("stat_prefix: bench\n          {log}"));
+    }
+    std::fs::write(&path, config)?;
     let arguments = [
         "-c",
         &path.display().to_string(),
         "--concurrency",
-        "1",
+        &variant.workers.to_string(),
         "--log-level",
         "error",
+        "--drain-wait-s",
+        "0",
         "--drain-time-s",
         "0",
     ];
-    Ok(Peer {
-        name,
-        version: version(&weir.to_owned(), "--version"),
-        command: Launch { program: weir.to_owned(), arguments: arguments.map(str::to_owned).to_vec() },
-    })
+    let command = Launch { program: weir.to_owned(), arguments: arguments.map(str::to_owned).to_vec() };
+    let version = version(&weir.to_owned(), "--version");
+    Ok(Peer { name: variant.name, version, command: Some(command) })
 }
+
+/// Out of the way, for Weir and Envoy alike.
+const BREAKERS: &str = "circuit_breakers: { thresholds: [ { max_connections: 100000, max_pending_requests: 100000, \
+                        max_requests: 100000, max_retries: 100000 } ] }";
+
+/// Ten fields, as JSON.
+const LOG: &str = "access_log: [ { name: file, typed_config: { '@type': \
+                   type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: FILE, log_format: { \
+                   json_format: { time: '%START_TIME%', method: '%REQ(:METHOD)%', authority: '%REQ(:AUTHORITY)%', path: \
+                   '%REQ(:PATH)%', status: '%RESPONSE_CODE%', arm: '%WEIR_ARM%', cluster: '%UPSTREAM_CLUSTER%', endpoint: \
+                   '%UPSTREAM_HOST%', flags: '%RESPONSE_FLAGS%', duration: '%DURATION%' } } } } ]";
 
 fn envoy(folder: &Path) -> Result<Option<Peer>> {
     let Some(envoy) = find("envoy") else { return Ok(None) };
     let path = folder.join("envoy.yaml");
-    let breakers = "circuit_breakers: { thresholds: [ { max_connections: 100000, max_pending_requests: 100000, \
-                    max_requests: 100000, max_retries: 100000 } ] }";
-    let config = bootstrap(&ORIGINS.map(socket), breakers)
+    let config = bootstrap(&ORIGINS.map(socket), BREAKERS)
         .replace("stat_prefix: bench", "stat_prefix: bench\n          generate_request_id: false")
         .replace("v3.Router }", "v3.Router, dynamic_stats: false }");
     std::fs::write(&path, config)?;
@@ -104,7 +150,7 @@ fn envoy(folder: &Path) -> Result<Option<Peer>> {
         "off",
     ];
     let command = Launch { program: envoy.clone(), arguments: arguments.map(str::to_owned).to_vec() };
-    Ok(Some(Peer { name: "envoy", version: version(&envoy, "--version"), command }))
+    Ok(Some(Peer { name: "envoy", version: version(&envoy, "--version"), command: Some(command) }))
 }
 
 /// The same file for Weir and Envoy.
@@ -148,12 +194,12 @@ fn bootstrap(origins: &[String; 2], cluster_extra: &str) -> String {
     )
 }
 
-fn nginx(folder: &Path) -> Option<Peer> {
+fn nginx(folder: &Path, variant: &Variant) -> Option<Peer> {
     let nginx = find("nginx")?;
     let [first, second] = ORIGINS;
     let config = format!(
-        "daemon off; worker_processes 1; pid {0}/nginx.pid; error_log {0}/nginx.log;
-events {{ worker_connections 8192; }}
+        "daemon off; worker_processes {workers}; pid {0}/nginx.pid; error_log {0}/nginx.log;
+events {{ worker_connections 20000; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 600s;
   split_clients \"$connection-$connection_requests\" $arm {{ 5% v2; * v1; }}
@@ -165,18 +211,21 @@ http {{
   }}
 }}
 ",
-        folder.display()
+        folder.display(),
+        workers = variant.workers,
     );
     let version = version(&nginx, "-v");
-    Some(Peer { name: "nginx", version, command: nginx_with(nginx, folder, "nginx.conf", &config) })
+    let name = if variant.workers == 1 { "nginx" } else { "nginx, 2 workers" };
+    let file = format!("nginx-{}.conf", variant.workers);
+    Some(Peer { name, version, command: Some(nginx_with(nginx, folder, &file, &config)) })
 }
 
-fn haproxy(folder: &Path) -> Result<Option<Peer>> {
+fn haproxy(folder: &Path, variant: &Variant) -> Result<Option<Peer>> {
     let Some(haproxy) = find("haproxy") else { return Ok(None) };
     let [first, second] = ORIGINS;
     let config = format!(
         "global
-  nbthread 1
+  nbthread {}
   maxconn 8000
 defaults
   mode http
@@ -192,11 +241,13 @@ backend v1
   server s 127.0.0.1:{first}
 backend v2
   server s 127.0.0.1:{second}
-"
+",
+        variant.workers
     );
-    let path = folder.join("haproxy.cfg");
+    let path = folder.join(format!("haproxy-{}.cfg", variant.workers));
     std::fs::write(&path, config)?;
     let arguments = vec!["-db".to_owned(), "-f".to_owned(), path.display().to_string()];
     let version = version(&haproxy, "-v");
-    Ok(Some(Peer { name: "haproxy", version, command: Launch { program: haproxy, arguments } }))
+    let name = if variant.workers == 1 { "haproxy" } else { "haproxy, 2 threads" };
+    Ok(Some(Peer { name, version, command: Some(Launch { program: haproxy, arguments }) }))
 }

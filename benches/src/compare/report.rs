@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Sample;
+use crate::workload::Workload;
 
 pub(super) struct Row {
     pub(super) name: &'static str,
@@ -34,7 +35,7 @@ impl Row {
 
 pub(super) struct Report {
     pub(super) rows: Vec<Row>,
-    pub(super) connections: usize,
+    pub(super) workload: Workload,
     pub(super) seconds: u64,
     pub(super) rounds: usize,
     pub(super) loader: &'static str,
@@ -43,10 +44,17 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn to_markdown(&self) -> String {
         let mut text = format!(
-            "W1: HTTP/1.1 keep-alive, {} connections, 1 KiB answers, a prefix route to a 95/5 split. One worker on core 0, \
-             load ({}) and origin on core 1; medians of {} interleaved runs of {} s.\n\n",
-            self.connections, self.loader, self.rounds, self.seconds
+            "{}. A prefix route to a 95/5 split; one worker on core 0, load ({}) and origin on core 1, unless it says \
+             otherwise; medians of {} interleaved runs of {} s.\n\n",
+            self.workload.title(),
+            if self.workload.rate().is_some() { "own open loop" } else { self.loader },
+            self.rounds,
+            self.seconds
         );
+        if self.workload.rate().is_some() {
+            self.latencies(&mut text);
+            return text;
+        }
         text.push_str("| | CPU µs/request | min–max | of it user | ratio | requests/s | errors |\n|---|---|---|---|---|---|---|\n");
         let weir = self.rows.first().map_or(f64::NAN, |row| row.median(Sample::cpu));
         for row in &self.rows {
@@ -67,22 +75,55 @@ impl Report {
         text
     }
 
+    fn latencies(&self, text: &mut String) {
+        text.push_str("| | p50 ms | p99 ms | p99.9 ms | CPU µs/request | requests/s | errors |\n|---|---|---|---|---|---|---|\n");
+        for row in &self.rows {
+            let at = |place: usize| row.median(|s| s.latencies[place] as f64 / 1_000.0);
+            let _ = writeln!(
+                text,
+                "| {} {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {} |",
+                row.name,
+                row.version,
+                at(0),
+                at(1),
+                at(2),
+                row.median(Sample::cpu),
+                row.median(|s| s.requests as f64) / self.seconds as f64,
+                row.samples.iter().map(|s| s.errors).sum::<u64>(),
+            );
+        }
+    }
+
+    /// The two figures of a bar: dark, and whole.
+    fn bar(&self, row: &Row) -> (f64, f64) {
+        if self.workload.rate().is_some() {
+            let at = |place: usize| row.median(|s| s.latencies[place] as f64 / 1_000.0);
+            return (at(0), at(1));
+        }
+        (row.median(Sample::user), row.median(Sample::cpu))
+    }
+
     /// A bar a peer: user time, then system time.
     pub(super) fn to_svg(&self) -> String {
-        const LEFT: f64 = 130.0;
-        const WIDTH: f64 = 480.0;
+        const LEFT: f64 = 170.0;
+        const WIDTH: f64 = 440.0;
         const ROW: f64 = 34.0;
-        let widest = self.rows.iter().map(|r| r.median(Sample::cpu)).fold(1.0, f64::max);
+        let caption = match self.workload.rate() {
+            Some(_) => "latency in ms: p99; dark: p50",
+            None => "CPU µs a request; dark: user",
+        };
+        let widest = self.rows.iter().map(|r| self.bar(r).1).fold(f64::MIN_POSITIVE, f64::max);
         let scale = WIDTH / widest;
         let height = 60.0 + ROW * self.rows.len() as f64;
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 700 {height}\" font-family=\"sans-serif\" \
              font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-             <text x=\"10\" y=\"22\" font-size=\"15\">CPU µs a request (W1); dark: user</text>\n"
+             <text x=\"10\" y=\"22\" font-size=\"15\">{}. {caption}</text>\n",
+            self.workload.title()
         );
         for (i, row) in self.rows.iter().enumerate() {
             let y = 40.0 + ROW * i as f64;
-            let (cpu, user) = (row.median(Sample::cpu), row.median(Sample::user));
+            let (user, cpu) = self.bar(row);
             let _ = writeln!(
                 svg,
                 "<text x=\"10\" y=\"{:.0}\">{} {}</text>\
