@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -114,7 +114,10 @@ impl Deadlines {
                 {
                     return Poll::Pending;
                 }
-                let elapsed = timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+                // Whatever the task has done so far, the timer must be registered.
+                let elapsed = timer.as_mut().is_some_and(|timer| {
+                    pin!(tokio::task::unconstrained(timer.as_mut())).poll(cx).is_ready()
+                });
                 if !elapsed {
                     return Poll::Pending;
                 }
@@ -135,8 +138,6 @@ const fn millis(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
     use super::*;
 
     async fn guarded<F: Future>(deadlines: &Deadlines, work: F) -> Result<F::Output, Limit> {

@@ -17,6 +17,8 @@ use crate::worker::Worker;
 
 /// What a client may still send after a response that came too early, before its connection is closed.
 const LINGER_BYTES: usize = 256 << 10;
+/// How long a connection may still be idle whose listener is gone.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// How long a listener's connections linger that is gone.
 const DEFAULT_LINGER: Duration = Duration::from_secs(1);
 
@@ -61,7 +63,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut cl
 /// Begins the pause between two requests.
 fn rest(worker: &Worker, connection: &Connection, now: Instant) {
     connection.is_idle.set(true);
-    let Some(timeouts) = worker.timeouts(connection.slot) else { return };
+    let Some(timeouts) = worker.timeouts(connection.slot) else {
+        // The listener was removed: there is nothing to wait for but a request that is on its way.
+        connection.deadlines.set(Limit::KeepAlive, now, Some(FAREWELL));
+        return;
+    };
     connection.deadlines.set(Limit::KeepAlive, now, timeouts.keep_alive);
     if let Some(longest) = timeouts.connection {
         // Whoever is silent beyond its connection's age goes after the drain time.
@@ -99,8 +105,9 @@ async fn requests(
             worker.cells.failures[Reason::ListenerGone as usize].add(1);
             return gone(client).await;
         };
-        let cx = RequestContext { worker, connection, view, listener, started: Instant::now() };
-        let next = match head(&cx, client, exchange).await {
+        let started = Instant::now();
+        let mut cx = RequestContext { worker, connection, view, listener, started, complete: started };
+        let next = match head(&mut cx, client, exchange).await {
             Head::Whole => forward::serve(&cx, client, exchange).await,
             Head::Refused(next) => next,
             Head::Gone => return End::Closed,
@@ -130,17 +137,19 @@ enum Head {
 }
 
 /// Parses the head, reading what is missing of it.
-async fn head(cx: &RequestContext<'_>, client: &mut Socket, exchange: &mut Exchange) -> Head {
-    let rules = &cx.listener.http().requests;
+async fn head(cx: &mut RequestContext<'_>, client: &mut Socket, exchange: &mut Exchange) -> Head {
+    let rules = cx.listener.http().requests;
     // Bytes that the parser has seen without finding a whole head; it looks again when a line was completed.
     let mut seen = 0;
     loop {
         let Exchange { request, from_client, .. } = exchange;
         let fresh = &from_client[seen.min(from_client.len())..];
         if seen == 0 || fresh.contains(&b'\n') || from_client.len() >= rules.limits.head_bytes {
-            match parse_request(from_client, rules, request) {
+            match parse_request(from_client, &rules, request) {
                 Ok(true) => {
+                    // A whole request is limited anew where it has a body.
                     cx.connection.deadlines.clear(Limit::Header);
+                    cx.connection.deadlines.clear(Limit::Request);
                     return Head::Whole;
                 }
                 Ok(false) => seen = from_client.len(),
@@ -158,7 +167,7 @@ async fn head(cx: &RequestContext<'_>, client: &mut Socket, exchange: &mut Excha
         };
         match read {
             Ok(0) => return Head::Gone,
-            Ok(_) => {}
+            Ok(_) => cx.complete = Instant::now(),
             Err(limit) => return Head::Refused(forward::refuse(cx, client, exchange, Err(limit)).await),
         }
     }
@@ -176,9 +185,9 @@ async fn gone(client: &mut Socket) -> End {
     const REPLY: &[u8] =
         b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 26\r\n\
                            connection: close\r\n\r\nthis listener was removed\n";
-    match client.write_all(REPLY).await {
-        Ok(()) => End::Linger(DEFAULT_LINGER),
-        Err(_) => End::Closed,
+    match tokio::time::timeout(DEFAULT_LINGER, client.write_all(REPLY)).await {
+        Ok(Ok(())) => End::Linger(DEFAULT_LINGER),
+        Ok(Err(_)) | Err(_) => End::Closed,
     }
 }
 

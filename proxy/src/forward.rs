@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use proxy_core::access::Record;
-use proxy_core::config::{HttpOptions, RouteOptions, RouteTimeout};
+use proxy_core::config::{BodyRate, HttpOptions, RouteOptions, RouteTimeout};
 use proxy_core::hop;
 use proxy_core::http1::{
     BodyReader, HeadError, HeaderId, Limits, Method, Output, RequestEdits, RequestHead, ResponseEdits,
@@ -48,6 +48,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) listener: Rc<ListenerView>,
     /// The first byte.
     pub(crate) started: Instant,
+    /// The last byte of the head.
+    pub(crate) complete: Instant,
 }
 
 impl RequestContext<'_> {
@@ -67,13 +69,12 @@ impl RequestContext<'_> {
         worn_out || self.worker.is_draining() || http.timeouts.connection.is_some_and(old)
     }
 
-    fn client_stall(&self) -> Stall<'_> {
-        let time = self.http().timeouts.write;
+    fn client_stall(&self, time: Option<Duration>) -> Stall<'_> {
         Stall { deadlines: self.deadlines(), limit: Limit::ClientStall, time, rests: Limit::StreamIdle }
     }
 
     fn upstream_stall(&self, plan: &Plan<'_>) -> Stall<'_> {
-        let time = plan.upstream_write;
+        let time = plan.write;
         Stall { deadlines: self.deadlines(), limit: Limit::UpstreamStall, time, rests: Limit::BodyIdle }
     }
 
@@ -107,7 +108,9 @@ struct Plan<'a> {
     timeout: RouteTimeout,
     stream_idle: Option<Duration>,
     body_idle: Option<Duration>,
-    upstream_write: Option<Duration>,
+    body_rate: Option<BodyRate>,
+    /// A peer on either side that takes no byte.
+    write: Option<Duration>,
     tunnel_idle: Option<Duration>,
     buffer_bytes: usize,
     response_limits: Limits,
@@ -156,6 +159,8 @@ impl<'a> Plan<'a> {
         };
         let mut response_limits = http.responses;
         response_limits.head_bytes = connections.response_head_bytes.unwrap_or(response_limits.head_bytes);
+        response_limits.line_bytes =
+            response_limits.line_bytes.max(connections.response_head_bytes.unwrap_or_default());
         response_limits.headers = connections.response_headers.unwrap_or(response_limits.headers);
         Self {
             cluster,
@@ -163,7 +168,8 @@ impl<'a> Plan<'a> {
             timeout,
             stream_idle: idle(timeouts.stream_idle),
             body_idle: idle(body_idle),
-            upstream_write: idle(timeouts.write),
+            body_rate: timeouts.body_rate.filter(|_| !request.is_grpc),
+            write: idle(timeouts.write),
             tunnel_idle: idle(timeouts.tunnel_idle),
             buffer_bytes: connections.buffer_bytes.unwrap_or(http.buffer_bytes),
             response_limits,
@@ -223,6 +229,7 @@ pub(crate) enum Next {
 pub(crate) async fn serve(cx: &RequestContext<'_>, client: &mut Socket, exchange: &mut Exchange) -> Next {
     cx.connection.requests.set(cx.connection.requests.get() + 1);
     cx.listener.cells.requests.add(1);
+    exchange.answered.clear();
     exchange.progress = Progress { is_timed: cx.listener.wants_phases, ..Progress::default() };
     let mut routed = Routed::default();
     let outcome = {
@@ -264,10 +271,11 @@ async fn exchange_with_upstream(
     routed: &mut Routed,
 ) -> Result<Finished, Reason> {
     normalize(cx, exchange)?;
+    // Before anything is decided: what a stranger may not say must not be matched either.
+    add_hop_headers(cx, exchange);
     let (cluster, route) = route(cx, exchange, routed)?;
     let options = &route.compiled().options;
     check_tunnel(cx, exchange, options)?;
-    add_hop_headers(cx, exchange);
     let plan = Plan::new(cx, &cluster, options, &exchange.request);
     let pool = cluster.pick(cx.worker).ok_or(Reason::NoEndpoint)?;
     routed.pool = Some(pool.clone());
@@ -305,7 +313,12 @@ fn route(
     exchange: &Exchange,
     routed: &mut Routed,
 ) -> Result<(Rc<ClusterView>, Rc<RouteView>), Reason> {
-    let request = HeadView { head: &exchange.request, buffer: &exchange.from_client };
+    let request = HeadView {
+        head: &exchange.request,
+        buffer: &exchange.from_client,
+        added: &exchange.added,
+        default_host: &cx.http().default_host,
+    };
     let (number, compiled) = cx.listener.table.find(&request).map_err(|missing| match missing {
         _ if exchange.request.method == Method::Connect => Reason::ConnectRefused,
         NoRoute::NoVirtualHost => Reason::NoVirtualHost,
@@ -366,9 +379,11 @@ fn set_deadlines(cx: &RequestContext<'_>, plan: &Plan<'_>, upload: &Upload) {
         cx.deadlines().set(Limit::Exchange, cx.started, exchange);
     }
     if upload.sent {
-        cx.await_response(plan, cx.started);
+        cx.await_response(plan, cx.complete);
     } else {
         cx.deadlines().set(Limit::Request, cx.started, timeouts.request);
+        // Until the body moves: a wait for a connection has an end as well.
+        cx.deadlines().set(Limit::StreamIdle, cx.complete, plan.stream_idle);
     }
 }
 
@@ -405,7 +420,7 @@ impl Upload {
         }
         progress.received = body.content_bytes();
         if body.is_done() {
-            progress.request_end = Some(cx.started);
+            progress.request_end = Some(cx.complete);
         }
         Ok(Self { sent: body.is_done(), body, used })
     }
@@ -519,11 +534,9 @@ async fn write_first(
     upstream: &mut Socket,
     bytes: &[u8],
 ) -> Result<(), bool> {
-    let first = upstream.write(bytes).await.map_err(|_| true)?;
-    if first < bytes.len() {
-        cx.upstream_stall(plan).write_all(upstream, &bytes[first..]).await.map_err(|_| false)?;
-    }
-    Ok(())
+    let mut left = 0;
+    let written = cx.upstream_stall(plan).write_counted(upstream, bytes, &mut left).await;
+    written.map_err(|_| left == 0)
 }
 
 /// CONNECT that ends here: a connection to the endpoint, then our own 200, then bytes.
@@ -625,6 +638,7 @@ fn record<'a>(
     let (head, buffer) = (&exchange.request, exchange.from_client.as_slice());
     Record {
         request: Some((head, buffer)),
+        added: &exchange.added,
         response: has_response.then_some((&exchange.response, exchange.from_upstream.as_slice())),
         status,
         route: routed.route.as_ref().map(|route| &*route.compiled().label),
@@ -670,6 +684,9 @@ async fn answer(
     let keep_alive = head.keep_alive
         && !head.framing.has_body()
         && !cx.connection_shall_end()
+        // What follows a request for a tunnel may be meant for the tunnel.
+        && head.method != Method::Connect
+        && head.upgrade.is_none()
         && reason.leaves_client_in_step();
     let mut out = std::mem::take(&mut exchange.out);
     let date = cx.worker.date();
@@ -692,7 +709,7 @@ async fn answer(
     exchange.progress.sent = sent;
     let body = out.len() - (sent as usize).min(out.len());
     observe(cx, routed, exchange, status, Some(reason), &out[body..], ended);
-    let stall = cx.client_stall();
+    let stall = cx.client_stall(cx.http().timeouts.write);
     let written = {
         let mut write = pin!(stall.write_all(client, &out));
         cx.deadlines().guard(write.as_mut()).await
@@ -755,7 +772,7 @@ pub(crate) async fn refuse(
     let body = &exchange.out[exchange.out.len() - sent as usize..];
     let record = Record { status, bytes_sent: sent, local_body: body, ..record };
     cx.listener.logs.iter().for_each(|log| log.write(&record));
-    let stall = cx.client_stall();
+    let stall = cx.client_stall(cx.http().timeouts.write);
     let mut write = pin!(stall.write_all(client, &exchange.out));
     match cx.deadlines().guard(write.as_mut()).await {
         Ok(Ok(())) => Next::Linger,

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use proxy_core::config::Address;
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::connection::Peer;
@@ -107,11 +107,21 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// Opens the address unless it is open. Connections queue from here on.
     pub(crate) fn open(&mut self, address: &Address, workers: usize) -> Result<(), OpenError> {
+        self.open_for(address, workers, None)
+    }
+
+    /// The same, for whoever the mode of a socket file lets in; it has that mode before anybody can connect.
+    pub(crate) fn open_for(
+        &mut self,
+        address: &Address,
+        workers: usize,
+        mode: Option<u32>,
+    ) -> Result<(), OpenError> {
         if self.open.contains_key(address) {
             return Ok(());
         }
         let acceptors =
-            bind(address, workers).map_err(|source| OpenError { address: address.clone(), source })?;
+            bind(address, workers, mode).map_err(|source| OpenError { address: address.clone(), source })?;
         self.open.insert(address.clone(), acceptors);
         Ok(())
     }
@@ -135,7 +145,7 @@ impl Sockets {
     }
 }
 
-fn bind(address: &Address, workers: usize) -> io::Result<Vec<Acceptor>> {
+fn bind(address: &Address, workers: usize, mode: Option<u32>) -> io::Result<Vec<Acceptor>> {
     match address {
         Address::Socket(address) => {
             // The first socket is bound alone, without SO_REUSEPORT: with it, the kernel would let a second process
@@ -151,9 +161,14 @@ fn bind(address: &Address, workers: usize) -> io::Result<Vec<Acceptor>> {
         }
         Address::Pipe(path) => {
             remove_stale(path)?;
-            let listener = std::os::unix::net::UnixListener::bind(path)?;
-            listener.set_nonblocking(true)?;
-            let listener = Acceptor::Unix(listener);
+            let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&SockAddr::unix(path)?)?;
+            if let Some(mode) = mode {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+            }
+            socket.listen(BACKLOG)?;
+            let listener = Acceptor::Unix(socket.into());
             (0..workers).map(|_| listener.try_clone()).collect()
         }
     }

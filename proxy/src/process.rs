@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -251,10 +250,9 @@ fn begin(
 
 fn open_desk(controller: &SharedController, address: &Address, desk: Desk) -> Result<(), StartError> {
     let mut sockets = Sockets::default();
-    sockets.open(address, 1)?;
-    if let (Address::Pipe(path), Desk::Privileged(_)) = (address, &desk) {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    }
+    // Only its owner may ask for what changes something.
+    let mode = matches!(desk, Desk::Privileged(_)).then_some(0o600);
+    sockets.open_for(address, 1, mode)?;
     let bound = sockets.local_address(address).unwrap_or_else(|| address.clone());
     let name = if matches!(desk, Desk::ReadOnly) { "admin port" } else { "privileged admin port" };
     tracing::info!(address = %bound, "{name}");

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use proxy_core::breaker::{ClusterState, Priority, Resource};
 use proxy_core::config::ConnectionOptions;
@@ -148,12 +148,20 @@ impl Pool {
             if let Some(place) = self.place(demand) {
                 return self.connect(place, demand).await;
             }
+            // Whoever needs a fresh connection takes the place of an idle one.
+            let idle = if demand.fresh { self.idle.borrow_mut().pop() } else { None };
+            if idle.is_some() {
+                drop(idle);
+                continue;
+            }
             demand.cells.connection_overflows.add(1);
             self.gate.waiting.set(self.gate.waiting.get() + 1);
             let waiting = Waiting(&self.gate);
             self.gate.freed.notified().await;
             drop(waiting);
-            if let Some(leased) = self.take_idle(demand) {
+            if !demand.fresh
+                && let Some(leased) = self.take_idle(demand)
+            {
                 return Ok(leased);
             }
         }
@@ -235,12 +243,14 @@ impl Pool {
     }
 
     /// Closes what has been idle for too long or was closed by its peer.
-    pub(crate) fn sweep(&self, now: Instant, timeout: Option<Duration>) {
+    pub(crate) fn sweep(&self, now: Instant, options: &ConnectionOptions) {
+        let ConnectionOptions { idle_timeout: timeout, max_duration, .. } = options;
         let mut closing = Vec::new();
         {
             let mut idle = self.idle.borrow_mut();
             let stays = |i: &Idle| {
                 timeout.is_none_or(|timeout| now.saturating_duration_since(i.since) < timeout)
+                    && max_duration.is_none_or(|max| now.saturating_duration_since(i.upstream.opened) < max)
                     && i.upstream.socket.is_quiet()
             };
             closing.extend(idle.extract_if(.., |i| !stays(i)));
@@ -248,6 +258,8 @@ impl Pool {
         }
         // Closing gives places back, which may look at the pool again.
         drop(closing);
+        // A place under the cluster's limit may have become free at another endpoint or worker.
+        self.gate.wake_one();
     }
 }
 

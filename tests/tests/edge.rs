@@ -439,3 +439,73 @@ fn connections_from_one_source_are_bounded_where_configured() {
     });
     assert!(proxy.metric("weir_downstream_connections_refused_total") >= 1);
 }
+
+#[test]
+fn what_a_stranger_may_not_say_is_not_matched_either() {
+    let (open, inner) = (Backend::named("open"), Backend::named("inner"));
+    let routes = "{ match: { prefix: /, headers: [ { name: x-weir-inner, string_match: { exact: 'yes' } } ] }, route: { cluster: inner } }, \
+                  { match: { prefix: /, headers: [ { name: x-forwarded-proto, string_match: { exact: https } } ] }, route: { cluster: inner } }, \
+                  { match: { prefix: /, headers: [ { name: x-forwarded-proto, string_match: { exact: http } } ] }, route: { cluster: open } }";
+    let clusters = vec![("open", open.address, ""), ("inner", inner.address, "")];
+    let proxy = Setup { routes, manager: EDGE, clusters, ..Setup::default() }.start();
+    let mut client = Client::connect(proxy.port);
+    assert_eq!(client.get("/", "X-Weir-Inner: yes\r\n").text(), "open");
+    assert_eq!(client.get("/", "X-Forwarded-Proto: https\r\n").text(), "open", "and ours is what is matched");
+}
+
+#[test]
+fn the_default_host_of_http_1_0_is_routed_by() {
+    let backend = echo_head();
+    let (port, admin) = (tests::free_port(), tests::free_port());
+    let bootstrap = Setup::to(backend.address)
+        .manager("http_protocol_options: { accept_http_10: true, default_host_for_http_10: shop.example }")
+        .bootstrap(port, admin)
+        .replace("domains: [\"*\"]", "domains: [shop.example]");
+    let proxy = Proxy::start(&bootstrap, port, admin, &[]);
+    let mut client = Client::connect(proxy.port);
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.response().status(), 200);
+}
+
+#[test]
+fn what_follows_a_refused_tunnel_is_not_a_request() {
+    let backend = echo_head();
+    for request in [
+        "CONNECT shop:443 HTTP/1.1\r\nHost: shop:443\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    ] {
+        let proxy = edge(&backend, "");
+        let mut client = Client::connect(proxy.port);
+        client.send(format!("{request}POST /smuggled HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"));
+        assert!(client.response().status() >= 400);
+        assert!(client.rest().is_empty());
+    }
+    assert!(!backend.received().contains("smuggled"));
+}
+
+#[test]
+fn a_reply_mapped_to_204_has_no_body_and_logs_tell_what_was_sent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("access.log");
+    let manager = format!(
+        "use_remote_address: true
+access_log: [ {{ name: file, typed_config: {{ '@type': type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {},
+  log_format: {{ text_format: \"%REQ(X-REQUEST-ID)% %REQ(X-FORWARDED-FOR)%\\n\" }} }} }} ]
+local_reply_config: {{ mappers: [ {{ filter: {{ status_code_filter: {{ comparison: {{ op: EQ, value: {{ default_value: 404, runtime_key: k }} }} }} }}, status_code: 204 }} ] }}",
+        log.display()
+    );
+    let backend = echo_head();
+    let proxy = Setup::to(backend.address)
+        .routes("{ match: { prefix: /a }, route: { cluster: c } }")
+        .manager(&manager)
+        .start();
+    let mut client = Client::connect(proxy.port);
+    let none = client.get("/none", "");
+    assert_eq!((none.status(), none.header("content-length")), (204, None));
+    let head = client.get("/a", "X-Request-Id: forged\r\n").text().to_owned();
+    let sent = head.lines().find_map(|line| line.strip_prefix("x-request-id: ")).expect("an id").to_owned();
+    let lines = tests::eventually("two lines", || {
+        std::fs::read_to_string(&log).ok().filter(|text| text.lines().count() == 2)
+    });
+    assert_eq!(lines.lines().last(), Some(format!("{sent} 127.0.0.1").as_str()));
+}

@@ -303,3 +303,68 @@ fn an_endpoint_that_takes_nothing_is_given_up() {
         (504, "the endpoint took no byte of the request for too long")
     );
 }
+
+#[test]
+fn a_head_in_two_pieces_leaves_no_limit_behind() {
+    let proxy = with_manager("request_timeout: 0.4s");
+    let mut client = Client::connect(proxy.port);
+    client.send("GET /late HTTP/1.1\r\nHo");
+    std::thread::sleep(Duration::from_millis(50));
+    client.send("st: a\r\n\r\n");
+    assert_eq!(client.response().text(), "ok", "request_timeout is about the request, and that was whole");
+}
+
+#[test]
+fn a_client_that_pauses_while_its_response_streams_is_not_cut_off() {
+    let talkative = Backend::start(|_, peer| {
+        peer.head();
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
+        for _ in 0..10 {
+            std::thread::sleep(Duration::from_millis(60));
+            peer.send("x");
+        }
+    });
+    let filters = limits("body_idle_timeout: 0.2s, min_body_rate: 1000, min_body_rate_grace: 0.2s");
+    let proxy = Setup { filters: &filters, ..Setup::to(talkative.address) }.start();
+    let mut client = Client::connect(proxy.port);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nxx");
+    assert_eq!(client.response().text(), "xxxxxxxxxx");
+}
+
+#[test]
+fn a_client_that_waits_for_100_is_not_blamed_for_the_wait() {
+    let slow = Backend::start(|_, peer| {
+        peer.head();
+        std::thread::sleep(Duration::from_millis(500));
+        peer.send("HTTP/1.1 100 Continue\r\n\r\n");
+        peer.exactly(2);
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let filters = limits("body_idle_timeout: 0.2s, min_body_rate: 1000, min_body_rate_grace: 0.2s");
+    let proxy = Setup { filters: &filters, ..Setup::to(slow.address) }.start();
+    let mut client = Client::connect(proxy.port);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(client.response().status(), 100);
+    client.send("hi");
+    assert_eq!(client.response().text(), "ok");
+    // Once it is told to go on, it is its turn.
+    let mut client = Client::connect(proxy.port);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(client.response().status(), 100);
+    assert_eq!(refused(&proxy, &mut client, "body_idle_timeout").0, 408);
+}
+
+#[test]
+fn an_http_1_0_client_sees_that_a_response_was_cut() {
+    let broken = Backend::start(|_, peer| {
+        peer.head();
+        peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    });
+    let proxy = Setup::to(broken.address).start();
+    let mut client = Client::connect(proxy.port);
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let mut stream = client.sender();
+    let mut all = Vec::new();
+    let ended = std::io::Read::read_to_end(&mut stream, &mut all);
+    assert_eq!(ended.expect_err("a reset").kind(), std::io::ErrorKind::ConnectionReset);
+}

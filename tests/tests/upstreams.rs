@@ -292,3 +292,29 @@ fn small_bodies_in_pieces_leave_the_connection_in_step() {
     }
     assert_eq!(backend.connections(), 1);
 }
+
+#[test]
+fn a_tunnel_takes_the_place_of_an_idle_connection() {
+    let backend = Backend::start(|_, peer| {
+        while let Some(head) = peer.head() {
+            if head.contains("upgrade") {
+                peer.send(
+                    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+                );
+                while peer.exactly(1).is_some() {}
+                return;
+            }
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let fields = "circuit_breakers: { thresholds: [ { max_connections: 1 } ] }";
+    let proxy = cluster(&backend, fields, &["--concurrency", "1"])
+        .manager("upgrade_configs: [ { upgrade_type: websocket } ]")
+        .start();
+    assert_eq!(http_get(proxy.port, "/").expect("an answer").text(), "ok");
+    let mut client = Client::connect(proxy.port);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+    assert_eq!(client.response().status(), 101, "the idle connection made room");
+    drop(client);
+    assert_eq!(http_get(proxy.port, "/").expect("an answer").text(), "ok", "and so did the tunnel");
+}

@@ -54,6 +54,8 @@ impl fmt::Display for Sink {
 pub struct Record<'a> {
     /// The head and its bytes; none where it could not be read.
     pub request: Option<(&'a RequestHead, &'a [u8])>,
+    /// Lines that this hop added to the request, each with its end; they stand for those of the same name.
+    pub added: &'a [u8],
     /// The upstream's, where one came.
     pub response: Option<(&'a ResponseHead, &'a [u8])>,
     /// The status that was sent; 0 where none was.

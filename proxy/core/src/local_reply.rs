@@ -103,6 +103,7 @@ mod tests {
         status: 503,
         flag: "UH",
         request: None,
+        added: b"",
         response: None,
         route: None,
         arm: "",

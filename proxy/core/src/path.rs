@@ -74,6 +74,10 @@ pub fn normalize(target: &mut [u8], rules: &PathRules) -> Result<Normalized, Hea
     target.copy_within(end.., length);
     let total = length + target.len() - end;
     let redirect = unescaped && rules.escaped_slashes == EscapedSlashes::Redirect;
+    if redirect && target.starts_with(b"//") {
+        // As a location it would lead to another host.
+        return Err(HeadError::EscapedPath);
+    }
     Ok(if redirect { Normalized::Redirect(total) } else { Normalized::Changed(total) })
 }
 
@@ -238,6 +242,10 @@ mod tests {
             assert_eq!(redirected, Ok(Normalized::Redirect(4)), "{path}");
         }
         assert_eq!(normal("/x%2f..%2fadmin", &ALL).as_deref(), Ok("/admin"));
+        for elsewhere in ["/%2fevil.example/", "/%5Cevil.example", "/x/..%2f%2fevil.example"] {
+            let refused = normal(elsewhere, &with(EscapedSlashes::Redirect));
+            assert_eq!(refused, Err(HeadError::EscapedPath), "{elsewhere}");
+        }
     }
 
     #[test]

@@ -28,13 +28,38 @@ pub trait RequestView {
     fn header<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]>;
 }
 
-/// A request head over its bytes, as routes see it.
+/// A request head over its bytes, as routes see it: with what this hop added, without what it took away.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadView<'a> {
     /// The parsed head.
     pub head: &'a RequestHead,
     /// The bytes that it was parsed from.
     pub buffer: &'a [u8],
+    /// Lines that this hop adds, each with its end.
+    pub added: &'a [u8],
+    /// The host of a request that names none.
+    pub default_host: &'a str,
+}
+
+impl<'a> HeadView<'a> {
+    /// The values of all lines named `name`, in lower case. Lines about the connection itself can be seen, although they
+    /// are not passed on; lines that were taken away cannot.
+    pub fn lines<'n>(self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        let Self { head, buffer, added, .. } = self;
+        let kept = head.headers.iter().filter(move |line| {
+            line.name.len() == name.len()
+                && (!line.dropped || line.id.is_hop_by_hop())
+                && line.name.slice(buffer).eq_ignore_ascii_case(name)
+        });
+        // Nothing but these is ever added.
+        let may_be_added = name.starts_with(b"x-") || name == b"via";
+        let added = if may_be_added { added } else { &[] };
+        let added = added.split(|byte| *byte == b'\n').filter_map(move |line| {
+            let value = line.strip_suffix(b"\r")?.strip_prefix(name)?;
+            value.strip_prefix(b": ")
+        });
+        kept.map(move |line| line.value.slice(buffer)).chain(added)
+    }
 }
 
 impl RequestView for HeadView<'_> {
@@ -43,7 +68,10 @@ impl RequestView for HeadView<'_> {
     }
 
     fn authority(&self) -> &[u8] {
-        self.head.authority.slice(self.buffer)
+        match self.head.authority.slice(self.buffer) {
+            [] => self.default_host.as_bytes(),
+            authority => authority,
+        }
     }
 
     fn path(&self) -> &[u8] {
@@ -51,9 +79,6 @@ impl RequestView for HeadView<'_> {
     }
 
     fn header<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        let lines = self.head.headers.iter().filter(move |line| {
-            line.name.len() == name.len() && line.name.slice(self.buffer).eq_ignore_ascii_case(name)
-        });
-        lines.map(|line| line.value.slice(self.buffer))
+        self.lines(name)
     }
 }

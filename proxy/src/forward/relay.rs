@@ -41,6 +41,8 @@ pub(super) struct UploadView {
     /// The request's end is not reached, and so many bytes, if their number is known, are to come.
     pub(super) unfinished: Cell<bool>,
     pub(super) remaining: Cell<Option<u64>>,
+    /// The final head is on its way: the client's pace is its own affair from here on.
+    pub(super) answered: Cell<bool>,
     /// The client waits for a 100 before it sends the body, and none came.
     pub(super) awaits_continue: Cell<bool>,
 }
@@ -69,7 +71,7 @@ where
     U: AsyncRead + Unpin,
     C: AsyncWrite + Unpin,
 {
-    let stall = cx.client_stall();
+    let stall = cx.client_stall(plan.write);
     read_final_head(cx, plan, upstream, client, exchange, upload).await?;
     let http = cx.http();
     let Exchange { request, response, from_upstream, out, answered, progress, .. } = exchange;
@@ -78,6 +80,12 @@ where
     }
     if plan.timeout == RouteTimeout::Default {
         cx.deadlines().clear(Limit::Response);
+    }
+    upload.answered.set(true);
+    if upload.unfinished.get() {
+        for limit in [Limit::Request, Limit::BodyIdle, Limit::BodyRate] {
+            cx.deadlines().clear(limit);
+        }
     }
     let switched = plan.opens_tunnel(response);
     if switched {
@@ -116,7 +124,7 @@ where
     out.extend_from_slice(body.tail());
     progress.sent = body.content_bytes();
     let leftover = count - relayed.taken;
-    let ends_with_close = response.framing == ResponseFraming::UntilClose && !chunked_anew;
+    let ends_with_close = !is_delimited(request, response);
     let received = |failure: Option<Reason>, upstream_reusable| Received {
         failure,
         upstream_reusable,
@@ -173,7 +181,11 @@ where
                 // Nobody asked to switch protocols, or not to this one.
                 (true, 101) => return Err(Reason::UpstreamProtocol.into()),
                 (true, 100..=199) => {
-                    upload.awaits_continue.set(upload.awaits_continue.get() && response.status != 100);
+                    if response.status == 100 && upload.awaits_continue.replace(false) {
+                        // Now it is the client's turn.
+                        cx.deadlines().clear(Limit::StreamIdle);
+                        cx.deadlines().set(Limit::BodyIdle, Instant::now(), plan.body_idle);
+                    }
                     out.clear();
                     let edits = ResponseEdits {
                         client: request.version,
@@ -187,7 +199,7 @@ where
                     if request.version == Version::Http11 {
                         // Half of a head must not be followed by a reply of our own.
                         progress.answering = true;
-                        let sent = cx.client_stall().write_all(client, out).await;
+                        let sent = cx.client_stall(plan.write).write_all(client, out).await;
                         sent.map_err(|_| Reason::ClientGone)?;
                         progress.answering = false;
                     }
@@ -246,7 +258,7 @@ where
     U: AsyncRead + Unpin,
     C: AsyncWrite + Unpin,
 {
-    let stall: Stall<'_> = cx.client_stall();
+    let stall: Stall<'_> = cx.client_stall(plan.write);
     let gone = |_: io::Error| Reason::ClientGone;
     let headroom = if chunked_anew { CHUNK_HEADROOM } else { 0 };
     // Room for the line end of a chunk stays free, so that the buffer never grows.

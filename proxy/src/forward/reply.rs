@@ -17,7 +17,7 @@ pub(crate) fn local_reply(
     let mut reply = http.local_replies.reply(record, text);
     reply.headers.extend_from_slice(edits.added);
     let edits = ResponseEdits { added: &reply.headers, ..*edits };
-    let is_head = method == Method::Head;
+    let is_head = method == Method::Head || matches!(reply.status, 204 | 304);
     let written =
         LocalReply { status: reply.status, content_type: &reply.content_type, body: &reply.body, is_head };
     out.clear();

@@ -27,6 +27,16 @@ impl Stall<'_> {
         peer: &mut W,
         bytes: &[u8],
     ) -> io::Result<()> {
+        self.write_counted(peer, bytes, &mut 0).await
+    }
+
+    /// The same, counting what left, so that a failure says how far it came.
+    pub(super) async fn write_counted<W: AsyncWrite + Unpin>(
+        &self,
+        peer: &mut W,
+        bytes: &[u8],
+        left: &mut usize,
+    ) -> io::Result<()> {
         let mut rest = bytes;
         let mut waits = false;
         poll_fn(|cx| {
@@ -36,6 +46,7 @@ impl Stall<'_> {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(count)) => {
                         rest = &rest[count..];
+                        *left += count;
                         moved = true;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

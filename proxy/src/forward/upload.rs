@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use proxy_core::config::BodyRate;
+use proxy_core::config::{BodyRate, RouteTimeout};
 use proxy_core::http1::BodyReader;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
@@ -121,21 +121,29 @@ where
 {
     let stall = cx.upstream_stall(plan);
     let deadlines = cx.deadlines();
-    let mut pace = Pace::new(cx.http().timeouts.body_rate);
+    let mut pace = Pace::new(plan.body_rate);
     let mut refused = false;
     let mut discarded = 0;
     loop {
         buffer.clear();
         let waits_since = Instant::now();
-        deadlines.set(Limit::BodyIdle, waits_since, plan.body_idle);
-        if let Some((since, time)) = pace.deadline(waits_since) {
-            deadlines.set(Limit::BodyRate, since, Some(time));
+        if view.awaits_continue.get() {
+            // The endpoint's turn: the client sends nothing before it says so.
+            deadlines.set(Limit::StreamIdle, waits_since, plan.stream_idle);
+        } else if !view.answered.get() {
+            deadlines.clear(Limit::StreamIdle);
+            deadlines.set(Limit::BodyIdle, waits_since, plan.body_idle);
+            if let Some((since, time)) = pace.deadline(waits_since) {
+                deadlines.set(Limit::BodyRate, since, Some(time));
+            }
         }
         let room = buffer.capacity().min(plan.buffer_bytes) as u64;
         match (&mut *client).take(room).read_buf(buffer).await {
             Ok(0) | Err(_) => return Sent::Failed(Reason::ClientGone),
             Ok(count) => pace.moved(waits_since.elapsed(), count),
         }
+        deadlines.clear(Limit::BodyIdle);
+        deadlines.clear(Limit::BodyRate);
         view.awaits_continue.set(false);
         let Ok(relayed) = body.relay(buffer) else { return Sent::Failed(Reason::MalformedBody) };
         view.remaining.set(body.remaining());
@@ -147,12 +155,13 @@ where
             discarded += relayed.taken as u64;
         }
         if body.is_done() {
-            for limit in [Limit::BodyIdle, Limit::BodyRate, Limit::Request] {
-                deadlines.clear(limit);
-            }
+            deadlines.clear(Limit::Request);
             let now = Instant::now();
             progress.request_end = Some(now);
             cx.await_response(plan, now);
+            if view.answered.get() && plan.timeout == RouteTimeout::Default {
+                deadlines.clear(Limit::Response);
+            }
             let leftover = buffer.len() - relayed.taken;
             return if refused { Sent::Refused { leftover } } else { Sent::Whole { leftover } };
         }

@@ -78,7 +78,10 @@ impl View {
             }
         }
         for (slot, table) in self.snapshot.clusters() {
-            if let Some(old) = last.clusters.get(slot).and_then(OnceCell::get) {
+            // A slot may have gone to another cluster.
+            if let Some(old) = last.clusters.get(slot).and_then(OnceCell::get)
+                && old.table.name == table.name
+            {
                 let same = Arc::ptr_eq(&old.table, table);
                 let view = if same { old.clone() } else { Rc::new(ClusterView::succeed(table, old)) };
                 let _ = self.clusters[slot].set(view);
@@ -109,8 +112,8 @@ impl View {
     /// Closes what was idle for long and hands over log lines.
     pub(crate) fn housekeeping(&self, now: Instant) {
         for cluster in self.clusters.iter().filter_map(OnceCell::get) {
-            let timeout = cluster.table.connections.idle_timeout;
-            cluster.pools.iter().for_each(|pool| pool.sweep(now, timeout));
+            let options = &cluster.table.connections;
+            cluster.pools.iter().for_each(|pool| pool.sweep(now, options));
         }
         for listener in self.listeners.iter().filter_map(OnceCell::get) {
             listener.logs.iter().for_each(AccessLog::flush);

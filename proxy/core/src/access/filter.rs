@@ -52,9 +52,9 @@ impl Filter {
         match self {
             Self::Status(comparison, status) => comparison.holds(u64::from(record.status), *status),
             Self::Duration(comparison, limit) => comparison.holds(record.duration / 1_000, *limit),
-            Self::Header(condition) => record
-                .request
-                .is_some_and(|(head, buffer)| header_holds(condition, &HeadView { head, buffer })),
+            Self::Header(condition) => record.request.is_some_and(|(head, buffer)| {
+                header_holds(condition, &HeadView { head, buffer, added: record.added, default_host: "" })
+            }),
             Self::Flags(flags) => match record.flag {
                 "" => false,
                 flag => flags.is_empty() || flags.iter().any(|wanted| **wanted == *flag),

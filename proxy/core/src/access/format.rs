@@ -2,7 +2,8 @@
 
 use super::Record;
 use super::time::{MONTHS, Moment, WEEKDAYS, push_digits, push_rfc3339};
-use crate::http1::{HeaderSpan, RequestHead, Version};
+use crate::http1::{HeaderSpan, Version};
+use crate::route::HeadView;
 
 /// A compiled access-log format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub struct Format {
     pub(super) parts: Vec<Part>,
     /// What stands for a value that is not there, in text.
     pub(super) missing: &'static str,
+    /// Whether values are escaped, so that none ends the line. A body of a reply has no lines to protect.
+    pub(super) escapes: bool,
     /// Whether a time between first and last byte is asked for: only then clocks are read for it.
     pub(super) wants_phases: bool,
 }
@@ -159,8 +162,16 @@ impl Format {
         match operator.value(record) {
             Value::Missing => out.extend_from_slice(self.missing.as_bytes()),
             Value::Number(number) => push_digits(out, number, 1),
-            Value::Text(text) => push_escaped(out, cut(text.as_bytes(), limit), json),
-            Value::Bytes(bytes) => push_escaped(out, cut(bytes, limit), json),
+            Value::Text(text) => self.push(out, cut(text.as_bytes(), limit), json),
+            Value::Bytes(bytes) => self.push(out, cut(bytes, limit), json),
+        }
+    }
+
+    fn push(&self, out: &mut Vec<u8>, bytes: &[u8], json: bool) {
+        if self.escapes || json {
+            push_escaped(out, bytes, json);
+        } else {
+            out.extend_from_slice(bytes);
         }
     }
 }
@@ -241,8 +252,8 @@ impl Operator {
             }
             Self::RequestHeader { first, second } => {
                 let Some((head, buffer)) = record.request else { return Value::Missing };
-                let found = first.find(head, buffer);
-                bytes(found.or_else(|| second.as_ref().and_then(|second| second.find(head, buffer))))
+                let view = HeadView { head, buffer, added: record.added, default_host: "" };
+                bytes(first.find(view).or_else(|| second.as_ref().and_then(|second| second.find(view))))
             }
             Self::ResponseHeader { first, second } => {
                 let Some((head, buffer)) = record.response else { return Value::Missing };
@@ -311,14 +322,15 @@ impl Operator {
 }
 
 impl FieldRef {
-    fn find<'a>(&self, head: &'a RequestHead, buffer: &'a [u8]) -> Option<&'a [u8]> {
+    fn find<'a>(&self, view: HeadView<'a>) -> Option<&'a [u8]> {
+        let HeadView { head, buffer, .. } = view;
         let present = |bytes: &'a [u8]| (!bytes.is_empty()).then_some(bytes);
         match self {
             Self::Method => present(head.method_token.slice(buffer)),
             Self::Path => present(head.path.slice(buffer)),
             Self::Authority => present(head.authority.slice(buffer)),
             Self::Scheme => Some(b"http"),
-            Self::Header(name) => header(&head.headers, buffer, name.as_bytes()),
+            Self::Header(name) => view.lines(name.as_bytes()).next(),
         }
     }
 }

@@ -93,7 +93,13 @@ impl Format {
             Part::Literal(_) => false,
             Part::Field { operator, .. } | Part::Value { operator, .. } => operator.wants_phases(),
         });
-        Self { parts, missing: if omits_empty { "" } else { "-" }, wants_phases }
+        Self { parts, missing: if omits_empty { "" } else { "-" }, escapes: true, wants_phases }
+    }
+
+    /// The same for the body of a reply, where values stand as they are.
+    #[must_use]
+    pub fn unescaped(self) -> Self {
+        Self { escapes: false, ..self }
     }
 }
 

@@ -8,6 +8,8 @@
 //! Chunks keep their boundaries; extensions are dropped, so the bytes that leave are a subset of those that came and no
 //! copy is made unless something was cut.
 
+use super::head::HeaderId;
+
 /// Bounds on what a chunked body may hold beside its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkLimits {
@@ -168,7 +170,8 @@ impl ChunkedDecoder {
     /// Collects the trailer section. Its end is an empty line: at the start, or after a line's CRLF.
     fn take_trailers(&mut self, bytes: &[u8]) -> Result<usize, ChunkError> {
         for (i, byte) in bytes.iter().enumerate() {
-            if self.trailers.len() >= self.limits.trailer_bytes as usize {
+            // The empty line is not a part of the section.
+            if self.trailers.len() >= self.limits.trailer_bytes as usize + 2 {
                 return Err(ChunkError::Trailers);
             }
             self.trailers.push(*byte);
@@ -222,24 +225,20 @@ impl ChunkedDecoder {
     }
 }
 
-/// Fields that frame, route or authenticate must not trail (RFC 9110 §6.5.1).
+/// Fields that frame, route or authenticate must not trail (RFC 9110 §6.5.1), nor what is stripped or written at the head.
 fn may_trail(name: &str) -> bool {
-    const NEVER: [&str; 13] = [
+    const NEVER: [&str; 7] = [
         "authorization",
-        "connection",
         "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
+        "cookie",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "set-cookie",
         "trailer",
-        "transfer-encoding",
-        "upgrade",
     ];
-    !NEVER.iter().any(|n| n.eq_ignore_ascii_case(name))
+    let known = HeaderId::of(name.as_bytes()) != HeaderId::Other;
+    // Many backends read `_` as `-`, so that it can pose as another field.
+    !known && !name.contains('_') && !NEVER.iter().any(|never| never.eq_ignore_ascii_case(name))
 }
 
 const fn hex(byte: u8) -> Option<u64> {
@@ -302,7 +301,7 @@ mod tests {
 
     #[test]
     fn trailers_travel_only_to_who_asked() {
-        let body = b"0\r\ngrpc-status: 0\r\nContent-Length: 9\r\n\r\n";
+        let body = b"0\r\ngrpc-status: 0\r\nContent-Length: 9\r\nX-Forwarded-For: 1.1.1.1\r\nx_user: 1\r\nCookie: a\r\n\r\n";
         assert_eq!(run(Output::Chunks, &[body]).expect("valid").0, b"0\r\n\r\n");
         assert_eq!(run(Output::ChunksAndTrailers, &[body]).expect("valid").0, b"0\r\ngrpc-status: 0\r\n\r\n");
         assert_eq!(run(Output::Content, &[body]).expect("valid").0, b"");

@@ -144,10 +144,14 @@ pub fn write_local_reply(out: &mut Vec<u8>, reply: &LocalReply<'_>, edits: &Resp
     use std::io::Write as _;
     let LocalReply { status, content_type, body, is_head } = *reply;
     let _ = write!(out, "HTTP/1.1 {status} {}\r\n", reason_phrase(status));
-    if !content_type.is_empty() {
+    // Neither has a body, and 204 not even a length (RFC 9110 §8.6, §15.3.5, §15.4.5).
+    let bodiless = matches!(status, 204 | 304);
+    if !content_type.is_empty() && !bodiless {
         write_line(out, b"content-type", content_type.as_bytes());
     }
-    let _ = write!(out, "content-length: {}\r\n", body.len());
+    if !bodiless {
+        let _ = write!(out, "content-length: {}\r\n", body.len());
+    }
     match edits.server {
         ServerHeader::Overwrite(name) | ServerHeader::IfAbsent(name) => {
             write_line(out, b"server", name.as_bytes());
@@ -158,7 +162,7 @@ pub fn write_local_reply(out: &mut Vec<u8>, reply: &LocalReply<'_>, edits: &Resp
     out.extend_from_slice(edits.added);
     write_connection(out, edits.client, edits.keep_alive);
     out.extend_from_slice(b"\r\n");
-    if !is_head {
+    if !is_head && !bodiless {
         out.extend_from_slice(body);
     }
 }

@@ -156,4 +156,10 @@ fn a_reply_of_our_own_is_whole() {
     out.clear();
     write_local_reply(&mut out, &LocalReply { is_head: true, ..reply }, &PLAIN(Version::Http11, true));
     assert!(out.ends_with(b"date: now\r\n\r\n"));
+    for status in [204, 304] {
+        out.clear();
+        write_local_reply(&mut out, &LocalReply { status, ..reply }, &PLAIN(Version::Http11, true));
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.ends_with("\r\n\r\n") && !text.contains("content-"), "{text}");
+    }
 }

@@ -76,6 +76,12 @@ fn log_format(format: Option<core_proto::SubstitutionFormatString>) -> Translate
     }
 }
 
+/// The same for a body, in which values stand as they are.
+fn body_of_reply(message: core_proto::SubstitutionFormatString) -> Translated<BodyFormat> {
+    let BodyFormat { format, content_type } = substitution(message)?;
+    Ok(BodyFormat { format: Arc::new(Format::clone(&format).unescaped()), content_type })
+}
+
 /// A format string with the content type of what it makes.
 fn substitution(message: core_proto::SubstitutionFormatString) -> Translated<BodyFormat> {
     let core_proto::SubstitutionFormatString { omit_empty_values, content_type, format } = message;
@@ -181,7 +187,7 @@ pub(super) fn local_replies(config: hcm_proto::LocalReplyConfig) -> Translated<L
     let hcm_proto::LocalReplyConfig { mappers, body_format } = config;
     Ok(LocalReplies {
         mappers: each("mappers", mappers, mapper)?,
-        body: body_format.map(substitution).transpose().at("body_format")?,
+        body: body_format.map(body_of_reply).transpose().at("body_format")?,
     })
 }
 
@@ -199,7 +205,7 @@ fn mapper(message: hcm_proto::ResponseMapper) -> Translated<Mapper> {
         filter: required("filter", filter).and_then(|f| self::filter(f, 0).at("filter"))?,
         status,
         text: body.map(data_source).transpose().at("body")?.map(Into::into),
-        body: body_format_override.map(substitution).transpose().at("body_format_override")?,
+        body: body_format_override.map(body_of_reply).transpose().at("body_format_override")?,
         headers: each("headers_to_add", headers_to_add, header_line)?,
     })
 }

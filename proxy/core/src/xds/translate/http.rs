@@ -150,7 +150,6 @@ fn common(message: core_proto::HttpProtocolOptions, options: &mut HttpOptions) -
     let limits = &mut options.requests.limits;
     if let Some(count) = max_headers_count {
         limits.headers = header_count(count).at("max_headers_count")?;
-        options.responses.headers = limits.headers;
     }
     limits.underscores =
         match enum_value(headers_with_underscores_action).at("headers_with_underscores_action")? {
@@ -164,6 +163,7 @@ fn common(message: core_proto::HttpProtocolOptions, options: &mut HttpOptions) -
     }
     if let Some(kb) = max_response_headers_kb {
         options.responses.head_bytes = head_bytes(kb).at("max_response_headers_kb")?;
+        options.responses.line_bytes = options.responses.line_bytes.max(options.responses.head_bytes);
     }
     Ok(())
 }
