@@ -37,20 +37,24 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut cl
         }
         let mut exchange = worker.exchange();
         exchange.from_client.reserve(HEAD_BUFFER);
-        let end = match client.try_read_buf(&mut exchange.from_client) {
-            Ok(0) => End::Closed,
-            Ok(_) => {
-                connection.is_idle.set(false);
-                connection.deadlines.clear(Limit::KeepAlive);
-                requests(&worker, &connection, &mut client, &mut exchange).await
-            }
+        match client.try_read_buf(&mut exchange.from_client) {
+            Ok(1..) => {}
             // Woken for nothing: the pause goes on.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => End::Nothing,
-            Err(_) => End::Closed,
-        };
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                worker.return_exchange(exchange);
+                continue;
+            }
+            Ok(0) | Err(_) => return worker.return_exchange(exchange),
+        }
+        connection.is_idle.set(false);
+        connection.deadlines.clear(Limit::KeepAlive);
+        // What a request needs to remember is several times what an idle connection does, and is kept for the next one.
+        let mut run = worker.runs.start(requests(worker.clone(), connection.clone(), client, exchange));
+        let Finished { socket, exchange, end } = run.finish().await;
+        worker.runs.keep(run);
         worker.return_exchange(exchange);
+        client = socket;
         match end {
-            End::Nothing => {}
             End::Idle(now) => rest(&worker, &connection, now),
             End::Closed => return,
             End::Aborted => return client.abort(),
@@ -79,8 +83,6 @@ fn rest(worker: &Worker, connection: &Connection, now: Instant) {
 
 /// How a run of requests ended.
 enum End {
-    /// There was nothing to read.
-    Nothing,
     /// The client has nothing to say for now.
     Idle(Instant),
     /// The connection is over.
@@ -91,8 +93,25 @@ enum End {
     Linger(Duration),
 }
 
+/// What a run of requests gives back.
+struct Finished {
+    socket: Socket,
+    exchange: Box<Exchange>,
+    end: End,
+}
+
 /// Serves what was read, and reads and serves on until the client pauses between two requests.
 async fn requests(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    mut socket: Socket,
+    mut exchange: Box<Exchange>,
+) -> Finished {
+    let end = until_pause(&worker, &connection, &mut socket, &mut exchange).await;
+    Finished { socket, exchange, end }
+}
+
+async fn until_pause(
     worker: &Rc<Worker>,
     connection: &Connection,
     client: &mut Socket,

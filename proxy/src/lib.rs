@@ -18,6 +18,7 @@ mod forward;
 mod listener;
 mod process;
 mod publish;
+mod runs;
 mod socket;
 mod source_limit;
 mod telemetry;

@@ -16,8 +16,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, reload};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+mod allocator;
 
 /// The Weir data plane. Starts from an Envoy v3 bootstrap and follows its control plane.
 ///
@@ -82,6 +81,8 @@ const FEW_DESCRIPTORS: u64 = 16_384;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
+    // A few hundred KiB would otherwise take whole huge pages of 2 MiB each, and none would ever be given back.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let filter = match log_filter(&flags.log_level) {
         Ok(filter) => filter,
         Err(reason) => return fail(BAD_INPUT, &format!("--log-level {reason}")),
@@ -153,6 +154,7 @@ fn options(flags: &Flags, set_log_level: SetLogLevel) -> Result<Options, String>
     if let Some(workers) = flags.concurrency {
         options.workers = workers.into();
     }
+    options.release_memory = Some(allocator::release);
     options.max_connections = flags.max_connections.unwrap_or_else(default_max_connections);
     let token = match &flags.privileged_admin_token_path {
         None => None,

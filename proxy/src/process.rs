@@ -31,6 +31,9 @@ pub struct Options {
     pub workers: usize,
     /// Connections from clients at once, over all listeners.
     pub max_connections: usize,
+    /// Has the allocator give memory back that the calling thread no longer uses. Called rarely: when most of many
+    /// connections have closed.
+    pub release_memory: Option<fn()>,
     /// The privileged admin port; none where unset.
     pub privileged: Option<PrivilegedPort>,
 }
@@ -71,6 +74,7 @@ impl Default for Options {
         Self {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             max_connections: usize::MAX,
+            release_memory: None,
             privileged: None,
         }
     }
@@ -127,6 +131,7 @@ impl Proxy {
             registry: Arc::new(Registry::new(workers)),
             logs: Arc::new(LogFiles::default()),
             quit: Arc::default(),
+            release_memory: options.release_memory,
             sources: Arc::new(Sources::new(options.max_connections)),
         };
         let (handles, mut threads): (Vec<Handle>, Vec<_>) =

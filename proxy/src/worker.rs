@@ -27,6 +27,7 @@ use crate::deadline::Deadlines;
 use crate::downstream;
 use crate::exchange::Exchange;
 use crate::listener::{Acceptor, StdStream};
+use crate::runs::Runs;
 use crate::socket::Socket;
 use crate::source_limit::{Admitted, Sources};
 use crate::telemetry::access_log::LogFiles;
@@ -38,6 +39,8 @@ const MAX_FREE: usize = 1024;
 const MAX_FREE_BODY_BUFFERS: usize = 64;
 /// Room for a body while it streams. A listener's or a cluster's buffer limit may use less of it.
 const BODY_BUFFER: usize = 64 << 10;
+/// Connections that are worth giving memory back for when half of them have left.
+const CROWD: usize = 256;
 /// How often idle upstream connections are looked through and log buffers handed over.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -91,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) sources: Arc<Sources>,
     /// Tells the process to end.
     pub(crate) quit: Arc<Notify>,
+    /// Has the allocator give memory back that the calling thread no longer uses.
+    pub(crate) release_memory: Option<fn()>,
 }
 
 type SnapshotCache = arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
@@ -109,9 +114,12 @@ pub(crate) struct Worker {
     #[allow(clippy::vec_box)]
     exchanges: RefCell<Vec<Box<Exchange>>>,
     body_buffers: RefCell<Vec<Vec<u8>>>,
+    pub(crate) runs: Runs,
     /// Open connections, by number.
     connections: RefCell<HashMap<u64, OpenTask>>,
     next_connection: Cell<u64>,
+    /// The most connections at once since memory was last given back.
+    most_connections: Cell<usize>,
     /// Since when.
     draining: Cell<Option<Instant>>,
     /// A time before all others here.
@@ -288,6 +296,7 @@ async fn tick(worker: Rc<Worker>) {
         worker.look_at_clocks();
         worker.view().housekeeping(worker.ticked.get());
         worker.end_idle_connections();
+        worker.give_memory_back();
     }
 }
 
@@ -307,8 +316,10 @@ impl Worker {
             sequences: RefCell::default(),
             exchanges: RefCell::default(),
             body_buffers: RefCell::default(),
+            runs: Runs::default(),
             connections: RefCell::default(),
             next_connection: Cell::new(0),
+            most_connections: Cell::new(0),
             draining: Cell::new(None),
             epoch,
             ticked: Cell::new(epoch),
@@ -349,6 +360,26 @@ impl Worker {
             if connection.is_idle.get() && now.saturating_duration_since(since) >= time {
                 task.abort();
             }
+        }
+    }
+
+    /// When a crowd has left, what it needed goes back to the system.
+    fn give_memory_back(&self) {
+        let open = self.connections.borrow().len();
+        let most = self.most_connections.get().max(open);
+        if most < CROWD || open > most / 2 {
+            return self.most_connections.set(most);
+        }
+        self.most_connections.set(open);
+        self.connections.borrow_mut().shrink_to(2 * open);
+        self.runs.shrink_to(open);
+        let mut exchanges = self.exchanges.borrow_mut();
+        exchanges.truncate(open);
+        exchanges.shrink_to_fit();
+        drop(exchanges);
+        self.body_buffers.borrow_mut().truncate(open);
+        if let Some(release) = self.shared.release_memory {
+            release();
         }
     }
 
