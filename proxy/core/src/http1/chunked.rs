@@ -8,7 +8,7 @@
 //! Chunks keep their boundaries; extensions are dropped, so the bytes that leave are a subset of those that came and no
 //! copy is made unless something was cut.
 
-use super::head::HeaderId;
+use super::head::{HeaderId, is_token};
 
 /// Bounds on what a chunked body may hold beside its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,11 +191,10 @@ impl ChunkedDecoder {
 
     /// Leaves in `trailers` what is to be written after the last chunk: allowed fields, then an empty line.
     fn clean_trailers(&mut self) -> Result<(), ChunkError> {
-        if self.output == Output::Content {
-            self.trailers.clear();
-            return Ok(());
-        }
         if self.trailers == b"\r\n" {
+            if self.output == Output::Content {
+                self.trailers.clear();
+            }
             return Ok(());
         }
         let mut lines = [httparse::EMPTY_HEADER; super::Limits::MAX_HEADERS];
@@ -205,6 +204,9 @@ impl ChunkedDecoder {
         else {
             return Err(ChunkError::Trailers);
         };
+        if !lines.iter().all(|line| is_token(line.name.as_bytes())) {
+            return Err(ChunkError::Trailers);
+        }
         let mut clean = section.clone();
         clean.clear();
         if self.output == Output::ChunksAndTrailers {
@@ -214,7 +216,9 @@ impl ChunkedDecoder {
                 }
             }
         }
-        clean.extend_from_slice(b"\r\n");
+        if self.output != Output::Content {
+            clean.extend_from_slice(b"\r\n");
+        }
         self.trailers = clean;
         Ok(())
     }
@@ -329,6 +333,7 @@ mod tests {
             b"5;a=\x01\r\n",
             b"5;a=\n",
             b"0\r\nbad header\r\n\r\n",
+            b"0\r\n{x}: b\r\n\r\n",
             b"0\r\na: b\n\r\n",
             b"0\r\n\rX",
             b"0\r\n a: b\r\n\r\n",

@@ -238,6 +238,9 @@ pub(super) fn collect(
         if value.range().end.saturating_sub(starts) > limits.line_bytes {
             return Err(HeadError::LineTooLong);
         }
+        if !is_token(line.name.as_bytes()) {
+            return Err(HeadError::HeaderName);
+        }
         let id = HeaderId::of(line.name.as_bytes());
         let mut header = HeaderSpan { name, value, id, dropped: id.is_hop_by_hop() };
         if limits.underscores != Underscores::Allow && line.name.as_bytes().contains(&b'_') {
@@ -250,6 +253,23 @@ pub(super) fn collect(
         headers.push(header);
     }
     Ok(())
+}
+
+/// RFC 9110 §5.6.2. `httparse` takes more for a name than that, such as braces.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let allowed = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    let mut i = 0;
+    while i < allowed.len() {
+        table[allowed[i] as usize] = true;
+        i += 1;
+    }
+    table
+};
+
+/// Whether every byte may stand in a name or a method.
+pub(super) fn is_token(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| TOKEN[usize::from(*byte)])
 }
 
 /// What the `Connection` lines say.

@@ -62,6 +62,8 @@ fn each_broken_rule_is_named() {
         ("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", HeaderValue),
         ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", HeaderValue),
         ("GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", HeaderName),
+        ("GET / HTTP/1.1\r\nHost: a\r\n{x}: b\r\n\r\n", HeaderName),
+        ("G{T / HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Version),
         ("GET /#f HTTP/1.1\r\nHost: a\r\n\r\n", Target),

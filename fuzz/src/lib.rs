@@ -1,0 +1,151 @@
+//! What must hold of any bytes, as functions that panic where it does not. `cargo test` runs them over a corpus and random
+//! changes of it; `fuzz/targets` runs them under libFuzzer.
+
+use proxy_core::http1::{
+    BodyReader, ChunkLimits, HeaderId, Limits, Method, Output, RequestEdits, RequestFraming, RequestHead,
+    RequestRules, ResponseEdits, ResponseFraming, ResponseHead, ServerHeader, Version, parse_request,
+    parse_response, write_request, write_response,
+};
+use proxy_core::path::{EscapedSlashes, Normalized, PathRules, normalize};
+
+/// A request head: what was accepted from a whole buffer is accepted from the same bytes alone, holds only spans of the
+/// buffer, and frames its body in one way.
+pub fn request_head(bytes: &[u8]) {
+    let mut head = RequestHead::default();
+    let Ok(true) = parse_request(bytes, &RequestRules::default(), &mut head) else { return };
+    assert!(head.len <= bytes.len(), "the head lies in the buffer");
+    let alone = &bytes[..head.len];
+    let mut again = RequestHead::default();
+    assert_eq!(parse_request(alone, &RequestRules::default(), &mut again), Ok(true), "its own bytes suffice");
+    for end in [head.len - 1, head.len / 2] {
+        let partial = parse_request(&alone[..end], &RequestRules::default(), &mut again);
+        assert_ne!(partial, Ok(true), "less than the head is not a head");
+    }
+    assert!(head.path.is_empty() == (head.method == Method::Connect), "only CONNECT has no path");
+    if head.version == Version::Http11 {
+        assert!(!head.authority.is_empty(), "HTTP/1.1 names a host");
+    }
+    let framings =
+        head.headers.iter().filter(|line| line.id == HeaderId::ContentLength && !line.dropped).count();
+    assert!(framings <= 1, "one length at most is passed on");
+    assert!(
+        head.headers.iter().all(|line| line.dropped || !line.id.is_hop_by_hop()),
+        "nothing about this hop goes on"
+    );
+}
+
+/// A response head: as [`request_head`].
+pub fn response_head(bytes: &[u8]) {
+    for method in [Method::Get, Method::Head, Method::Connect] {
+        let mut head = ResponseHead::default();
+        let Ok(true) = parse_response(bytes, &Limits::default(), method, &mut head) else { continue };
+        assert!(head.len <= bytes.len() && (100..600).contains(&head.status));
+        let bodiless = head.status < 200 || matches!(head.status, 204 | 304) || method == Method::Head;
+        assert!(!bodiless || head.framing == ResponseFraming::None, "no body where there cannot be one");
+    }
+}
+
+/// The chunked coding: the result does not depend on where the bytes are cut, and what leaves is in the coding itself.
+pub fn chunked(bytes: &[u8], cut: usize) {
+    let decode = |pieces: &[&[u8]]| -> Option<(Vec<u8>, usize, bool)> {
+        let mut body =
+            BodyReader::of_request(RequestFraming::Chunked, Output::Chunks, ChunkLimits::default());
+        let (mut out, mut taken) = (Vec::new(), 0);
+        for piece in pieces {
+            let mut piece = piece.to_vec();
+            let relayed = body.relay(&mut piece).ok()?;
+            out.extend_from_slice(&piece[..relayed.kept]);
+            taken += relayed.taken;
+        }
+        out.extend_from_slice(body.tail());
+        Some((out, taken, body.is_done()))
+    };
+    let whole = decode(&[bytes]);
+    let (left, right) = bytes.split_at(cut.min(bytes.len()));
+    assert_eq!(decode(&[left, right]), whole, "cut at {cut}");
+    let single: Vec<&[u8]> = bytes.chunks(1).collect();
+    assert_eq!(decode(&single), whole, "byte by byte");
+    if let Some((out, taken, true)) = whole {
+        assert!(taken <= bytes.len());
+        let again = decode(&[&out]).expect("what leaves can be decoded");
+        assert_eq!((again.0.as_slice(), again.2), (out.as_slice(), true), "and is its own normal form");
+    }
+}
+
+/// The writer: what it writes of an accepted request is accepted, and means the same. Writing that again changes nothing.
+pub fn writer_round_trip(bytes: &[u8]) {
+    let mut head = RequestHead::default();
+    if parse_request(bytes, &RequestRules::default(), &mut head) == Ok(true) {
+        let edits = RequestEdits { fallback_host: b"fallback", added: b"" };
+        let mut out = Vec::new();
+        write_request(&mut out, bytes, &head, &edits);
+        let mut again = RequestHead::default();
+        assert_eq!(parse_request(&out, &RequestRules::default(), &mut again), Ok(true), "{}", text(&out));
+        assert_eq!(again.len, out.len(), "one head and nothing behind it");
+        assert_eq!((again.method, again.framing), (head.method, head.framing));
+        assert_eq!(again.path.slice(&out), head.path.slice(bytes));
+        if !head.authority.is_empty() {
+            assert_eq!(again.authority.slice(&out), head.authority.slice(bytes));
+        }
+        let mut twice = Vec::new();
+        write_request(&mut twice, &out, &again, &edits);
+        assert_eq!(text(&twice), text(&out), "a second hop changes nothing");
+    }
+    let mut head = ResponseHead::default();
+    if parse_response(bytes, &Limits::default(), Method::Get, &mut head) == Ok(true) && head.status != 101 {
+        let server = ServerHeader::default();
+        let edits = ResponseEdits {
+            client: Version::Http11,
+            keep_alive: true,
+            server: &server,
+            date: b"Sun, 06 Nov 1994 08:49:37 GMT",
+            added: b"",
+        };
+        let mut out = Vec::new();
+        write_response(&mut out, bytes, &head, &edits);
+        let mut again = ResponseHead::default();
+        let parsed = parse_response(&out, &Limits::default(), Method::Get, &mut again);
+        assert_eq!(parsed, Ok(true), "{}", text(&out));
+        assert_eq!((again.len, again.status), (out.len(), head.status));
+        let expected = match head.framing {
+            // A body that ends with the connection leaves in chunks.
+            ResponseFraming::UntilClose => ResponseFraming::Chunked,
+            framing => framing,
+        };
+        assert_eq!(again.framing, expected);
+    }
+}
+
+/// The path normaliser: idempotent, never longer, and nothing in its result climbs or hides.
+pub fn path_normaliser(bytes: &[u8]) {
+    for escaped_slashes in [EscapedSlashes::Keep, EscapedSlashes::Forward, EscapedSlashes::Reject] {
+        for merge_slashes in [false, true] {
+            let rules = PathRules { normalize: true, merge_slashes, escaped_slashes };
+            let Some(once) = normalized(bytes, &rules) else { continue };
+            assert!(once.len() <= bytes.len());
+            assert_eq!(normalized(&once, &rules).as_deref(), Some(once.as_slice()), "{}", text(&once));
+            if once.first() != Some(&b'/') {
+                continue;
+            }
+            let path = once.split(|byte| *byte == b'?').next().unwrap_or_default();
+            assert!(path.split(|byte| *byte == b'/').all(|segment| segment != b"." && segment != b".."));
+            assert!(!path.contains(&b'\\'), "{}", text(path));
+            if merge_slashes {
+                assert!(!path.windows(2).any(|pair| pair == b"//"), "{}", text(path));
+            }
+        }
+    }
+}
+
+fn normalized(bytes: &[u8], rules: &PathRules) -> Option<Vec<u8>> {
+    let mut path = bytes.to_vec();
+    match normalize(&mut path, rules).ok()? {
+        Normalized::Same => {}
+        Normalized::Changed(length) | Normalized::Redirect(length) => path.truncate(length),
+    }
+    Some(path)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
