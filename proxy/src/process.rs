@@ -144,7 +144,7 @@ impl Proxy {
         let privileged = options.privileged;
         threads
             .push(control.spawn(move || {
-                control_thread(bootstrap, privileged, &shared, handles, incoming, &started)
+                control_thread(bootstrap, privileged, &shared, handles, incoming, &started);
             })?);
         let proxy = Self { registry, logs, quit, orders, threads };
         match outcome.recv() {

@@ -91,6 +91,11 @@ impl Client {
         self.read_response(true)
     }
 
+    /// The next response to a HEAD, or `None` where the connection ends before one.
+    pub fn try_response_to_head(&mut self) -> Option<Response> {
+        self.read_response(false)
+    }
+
     /// Whether the peer closed, with nothing more said.
     pub fn is_closed(&mut self) -> bool {
         // Silence until the limit of the stream is not an end.

@@ -108,7 +108,8 @@ pub enum PathMatch {
     Connect,
 }
 
-/// A condition on a header. Several lines of one header count as one value, joined with a comma.
+/// A condition on a header. Of several lines of one header one suffices, each as a
+/// whole: what Envoy 1.40 does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderMatch {
     /// Which header.

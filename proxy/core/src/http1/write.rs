@@ -217,8 +217,9 @@ pub fn write_chunk_size(space: &mut [u8], size: usize) -> usize {
 /// Persistence is the default of 1.1 and the exception of 1.0 (RFC 9112 §9.3).
 fn write_connection(out: &mut Vec<u8>, client: Version, keep_alive: bool) {
     match (client, keep_alive) {
-        (Version::Http11, true) | (Version::Http10, false) => {}
-        (Version::Http11, false) => out.extend_from_slice(b"connection: close\r\n"),
+        (Version::Http11, true) => {}
+        // The default of 1.0, said all the same: old clients differ.
+        (Version::Http11 | Version::Http10, false) => out.extend_from_slice(b"connection: close\r\n"),
         (Version::Http10, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
     }
 }

@@ -90,7 +90,7 @@ fn linear_header(condition: &HeaderMatch, request: &Request) -> bool {
     match &condition.predicate {
         Predicate::Present => !values.is_empty(),
         Predicate::Absent => values.is_empty(),
-        Predicate::Exact(expected) => !values.is_empty() && values.join(",") == **expected,
+        Predicate::Exact(expected) => values.iter().any(|value| **value == **expected),
     }
 }
 

@@ -81,7 +81,10 @@ fn a_response_is_framed_for_its_client() {
         response(chunked, Version::Http11, true),
         "HTTP/1.1 200 OK\r\nA: b\r\ndate: now\r\ntransfer-encoding: chunked\r\n\r\n"
     );
-    assert_eq!(response(chunked, Version::Http10, false), "HTTP/1.1 200 OK\r\nA: b\r\ndate: now\r\n\r\n");
+    assert_eq!(
+        response(chunked, Version::Http10, false),
+        "HTTP/1.1 200 OK\r\nA: b\r\ndate: now\r\nconnection: close\r\n\r\n"
+    );
     assert_eq!(
         response("HTTP/1.0 404\r\nContent-Length: 2\r\n\r\n", Version::Http11, false),
         "HTTP/1.1 404 \r\nContent-Length: 2\r\ndate: now\r\nconnection: close\r\n\r\n"
