@@ -1,6 +1,5 @@
 //! A client's connection: one task, one request after the other.
 
-use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -37,14 +36,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut cl
         }
         let mut exchange = worker.exchange();
         exchange.from_client.reserve(HEAD_BUFFER);
-        match client.try_read_buf(&mut exchange.from_client) {
-            Ok(1..) => {}
+        match client.read_now(&mut exchange.from_client).await {
+            Some(Ok(1..)) => {}
             // Woken for nothing: the pause goes on.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            None => {
                 worker.return_exchange(exchange);
                 continue;
             }
-            Ok(0) | Err(_) => return worker.return_exchange(exchange),
+            Some(Ok(0) | Err(_)) => return worker.return_exchange(exchange),
         }
         connection.is_idle.set(false);
         connection.deadlines.clear(Limit::KeepAlive);

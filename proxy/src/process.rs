@@ -142,10 +142,9 @@ impl Proxy {
         let stopping = handles.clone();
         let (registry, logs, quit) = (shared.registry.clone(), shared.logs.clone(), shared.quit.clone());
         let privileged = options.privileged;
-        threads
-            .push(control.spawn(move || {
-                control_thread(bootstrap, privileged, &shared, handles, incoming, &started);
-            })?);
+        threads.push(control.spawn(move || {
+            control_thread(bootstrap, privileged, &shared, handles, incoming, &started);
+        })?);
         let proxy = Self { registry, logs, quit, orders, threads };
         match outcome.recv() {
             Ok(Ok(())) => Ok(proxy),

@@ -1,15 +1,15 @@
 //! A byte stream to a peer: TCP, or a Unix socket where the peer is on the same machine.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proxy_core::config::Address;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
 /// A connected socket.
@@ -87,12 +87,16 @@ impl Socket {
         }
     }
 
-    /// Reads what is there already, into the room that the buffer has.
-    pub(crate) fn try_read_buf(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read_buf(buffer),
-            Self::Unix(stream) => stream.try_read_buf(buffer),
-        }
+    /// Reads what is there already, into the room that the buffer has; `None` where nothing is. (The method of a like
+    /// name on tokio's streams does not take note that a short read has emptied the socket, and each wait after it would
+    /// begin with a read for nothing.)
+    pub(crate) async fn read_now(&mut self, buffer: &mut Vec<u8>) -> Option<io::Result<usize>> {
+        let mut read = pin!(self.read_buf(buffer));
+        poll_fn(|cx| match read.as_mut().poll(cx) {
+            Poll::Ready(read) => Poll::Ready(Some(read)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
     }
 
     /// Whether the runtime knows of nothing on an idle connection: neither its end nor a byte that nobody asked for. No

@@ -312,3 +312,15 @@ fn envoy_and_weir_give_equal_answers() {
         assert!(used, "{part:?} no longer differs ({why})");
     }
 }
+
+#[test]
+fn the_example_can_be_used_as_it_stands() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/front-proxy.yaml");
+    let output = Process::run("weir-proxy", &["-c", example, "--mode", "validate"]);
+    assert_eq!(
+        (output.code, output.stdout.trim()),
+        (0, "the configuration can be used"),
+        "{}",
+        output.stderr
+    );
+}

@@ -8,7 +8,7 @@
 //! Chunks keep their boundaries; extensions are dropped, so the bytes that leave are a subset of those that came and no
 //! copy is made unless something was cut.
 
-use super::head::{HeaderId, is_token};
+use super::head::HeaderId;
 
 /// Bounds on what a chunked body may hold beside its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,9 +204,6 @@ impl ChunkedDecoder {
         else {
             return Err(ChunkError::Trailers);
         };
-        if !lines.iter().all(|line| is_token(line.name.as_bytes())) {
-            return Err(ChunkError::Trailers);
-        }
         let mut clean = section.clone();
         clean.clear();
         if self.output == Output::ChunksAndTrailers {

@@ -143,31 +143,34 @@ pub enum HeaderId {
 }
 
 impl HeaderId {
-    /// The header's identity, whatever its case.
+    /// The header's identity, whatever its case. The name must be a token, as the parser has made sure.
     #[inline]
     pub fn of(name: &[u8]) -> Self {
-        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        match (name.len(), name.first().map(u8::to_ascii_lowercase)) {
-            (2, _) if is(b"te") => Self::Te,
-            (3, _) if is(b"via") => Self::Via,
-            (4, Some(b'h')) if is(b"host") => Self::Host,
-            (4, Some(b'd')) if is(b"date") => Self::Date,
-            (6, Some(b's')) if is(b"server") => Self::Server,
-            (6, Some(b'e')) if is(b"expect") => Self::Expect,
-            (7, _) if is(b"upgrade") => Self::Upgrade,
-            (10, Some(b'c')) if is(b"connection") => Self::Connection,
-            (10, Some(b'k')) if is(b"keep-alive") => Self::KeepAlive,
-            (12, Some(b'c')) if is(b"content-type") => Self::ContentType,
-            (12, Some(b'x')) if is(b"x-request-id") => Self::XRequestId,
-            (14, Some(b'c')) if is(b"content-length") => Self::ContentLength,
-            (14, Some(b'h')) if is(b"http2-settings") => Self::Http2Settings,
-            (15, Some(b'x')) if is(b"x-forwarded-for") => Self::XForwardedFor,
-            (16, Some(b'p')) if is(b"proxy-connection") => Self::ProxyConnection,
-            (16, Some(b'x')) if is(b"x-forwarded-host") => Self::XForwardedHost,
-            (17, Some(b't')) if is(b"transfer-encoding") => Self::TransferEncoding,
-            (17, Some(b'x')) if is(b"x-forwarded-proto") => Self::XForwardedProto,
-            (8.., Some(b'x')) if name[..8].eq_ignore_ascii_case(b"x-envoy-") => Self::Internal,
-            (7.., Some(b'x')) if name[..7].eq_ignore_ascii_case(b"x-weir-") => Self::Internal,
+        let first = match name.first() {
+            Some(first) => first | 0x20,
+            None => return Self::Other,
+        };
+        match (name.len(), first) {
+            (2, b't') if is(name, b"te") => Self::Te,
+            (3, b'v') if is(name, b"via") => Self::Via,
+            (4, b'h') if is(name, b"host") => Self::Host,
+            (4, b'd') if is(name, b"date") => Self::Date,
+            (6, b's') if is(name, b"server") => Self::Server,
+            (6, b'e') if is(name, b"expect") => Self::Expect,
+            (7, b'u') if is(name, b"upgrade") => Self::Upgrade,
+            (10, b'c') if is(name, b"connection") => Self::Connection,
+            (10, b'k') if is(name, b"keep-alive") => Self::KeepAlive,
+            (12, b'c') if is(name, b"content-type") => Self::ContentType,
+            (12, b'x') if is(name, b"x-request-id") => Self::XRequestId,
+            (14, b'c') if is(name, b"content-length") => Self::ContentLength,
+            (14, b'h') if is(name, b"http2-settings") => Self::Http2Settings,
+            (15, b'x') if is(name, b"x-forwarded-for") => Self::XForwardedFor,
+            (16, b'p') if is(name, b"proxy-connection") => Self::ProxyConnection,
+            (16, b'x') if is(name, b"x-forwarded-host") => Self::XForwardedHost,
+            (17, b't') if is(name, b"transfer-encoding") => Self::TransferEncoding,
+            (17, b'x') if is(name, b"x-forwarded-proto") => Self::XForwardedProto,
+            (8.., b'x') if is(&name[..8], b"x-envoy-") => Self::Internal,
+            (7.., b'x') if is(&name[..7], b"x-weir-") => Self::Internal,
             _ => Self::Other,
         }
     }
@@ -190,6 +193,18 @@ impl HeaderId {
     const fn may_be_nominated(self) -> bool {
         !matches!(self, Self::ContentLength | Self::Host | Self::TransferEncoding | Self::Te)
     }
+}
+
+/// Whether a token is `known`, whatever its case. With the length known at compile time this is a comparison of two
+/// vectors; of the bytes of a token only letters change under the mask, so that no other byte passes for one.
+#[inline]
+fn is<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
+    let Ok(name) = <&[u8; N]>::try_from(name) else { return false };
+    let mut differs = 0;
+    for at in 0..N {
+        differs |= (name[at] | 0x20) ^ known[at];
+    }
+    differs == 0
 }
 
 /// One header line.
@@ -238,9 +253,6 @@ pub(super) fn collect(
         if value.range().end.saturating_sub(starts) > limits.line_bytes {
             return Err(HeadError::LineTooLong);
         }
-        if !is_token(line.name.as_bytes()) {
-            return Err(HeadError::HeaderName);
-        }
         let id = HeaderId::of(line.name.as_bytes());
         let mut header = HeaderSpan { name, value, id, dropped: id.is_hop_by_hop() };
         if limits.underscores != Underscores::Allow && line.name.as_bytes().contains(&b'_') {
@@ -253,23 +265,6 @@ pub(super) fn collect(
         headers.push(header);
     }
     Ok(())
-}
-
-/// RFC 9110 §5.6.2. `httparse` takes more for a name than that, such as braces.
-const TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let allowed = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    let mut i = 0;
-    while i < allowed.len() {
-        table[allowed[i] as usize] = true;
-        i += 1;
-    }
-    table
-};
-
-/// Whether every byte may stand in a name or a method.
-pub(super) fn is_token(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| TOKEN[usize::from(*byte)])
 }
 
 /// What the `Connection` lines say.

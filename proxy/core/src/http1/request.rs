@@ -181,7 +181,7 @@ pub fn parse_request(buffer: &[u8], rules: &RequestRules, head: &mut RequestHead
     }
     head.method = Method::of(method.as_bytes());
     head.method_token = Span::of(method.as_bytes(), buffer);
-    if head.method_token.range().start != skipped || !head::is_token(method.as_bytes()) {
+    if head.method_token.range().start != skipped {
         return Err(HeadError::RequestLine);
     }
     head::collect(buffer, head.len, request.headers, limits, &mut head.headers)?;

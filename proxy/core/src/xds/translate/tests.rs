@@ -3,10 +3,15 @@ use xds_proto::envoy::config::route::v3::RouteConfiguration as WireRoutes;
 use xds_proto::json;
 use xds_proto::type_url::pack;
 
+use std::time::Duration;
+
 use super::*;
 use crate::config::{
-    Address, Domain, EndpointSource, FieldName, LbPolicy, PathMatch, Predicate, RouteSource, Weight,
+    Address, Domain, EndpointSource, FieldName, HttpOptions, LbPolicy, PathMatch, Predicate, RouteSource,
+    Weight,
 };
+use crate::http1::{ServerHeader, Underscores};
+use crate::path::EscapedSlashes;
 
 /// Listeners and clusters as people write them.
 fn bootstrap(static_resources: &str) -> Bootstrap {
@@ -60,7 +65,7 @@ fn a_static_cluster_is_read_whole() {
              { endpoint: { address: { pipe: { path: /run/a.sock } } }, health_status: DRAINING } ] } ] } }",
     )
     .expect("valid");
-    assert_eq!(cluster.connect_timeout, std::time::Duration::from_millis(250));
+    assert_eq!(cluster.connect_timeout, Duration::from_millis(250));
     assert_eq!(cluster.lb_policy, LbPolicy::LeastRequest);
     let EndpointSource::Static(assignment) = &cluster.endpoints else { panic!("static") };
     let endpoints: Vec<_> = assignment.endpoints.iter().map(|e| (e.address.to_string(), e.usable)).collect();
@@ -171,6 +176,109 @@ fn listeners_that_make_no_sense_are_refused_with_the_place() {
     for (yaml, part) in cases {
         let error = read_listener(&yaml).expect_err(&part);
         assert!(error.contains(&part), "{error:?} lacks {part:?}");
+    }
+}
+
+/// The settings of a connection manager with these fields, or the refusal.
+fn read_http(fields: &str) -> Result<HttpOptions, String> {
+    let rds = "rds: { config_source: { ads: {} }, route_config_name: r }";
+    let manager = hcm(&format!("{ROUTER}, {rds}, {fields}"));
+    let listener =
+        read_listener(&format!("{{ name: l, {ADDRESS}, filter_chains: [{{ filters: [{manager}] }}] }}"))?;
+    Ok((*listener.http).clone())
+}
+
+#[test]
+fn what_a_connection_manager_sets_wins_and_the_rest_is_the_directions() {
+    let seconds = |n| Some(Duration::from_secs(n));
+    let prefixed = |options: HttpOptions| HttpOptions { stat_prefix: "s".into(), ..options };
+    assert_eq!(read_http("codec_type: AUTO").expect("valid"), prefixed(HttpOptions::ingress()));
+    let sidecar = hcm(&format!("{ROUTER}, rds: {{ config_source: {{ ads: {{}} }}, route_config_name: r }}"));
+    let inbound = format!(
+        "{{ name: l, {ADDRESS}, traffic_direction: INBOUND, filter_chains: [{{ filters: [{sidecar}] }}] }}"
+    );
+    assert_eq!(*read_listener(&inbound).expect("valid").http, prefixed(HttpOptions::sidecar()));
+
+    let set = read_http(
+        "use_remote_address: true, xff_num_trusted_hops: 2, skip_xff_append: true, via: v, server_name: s, \
+         generate_request_id: false, preserve_external_request_id: true, always_set_request_id_in_response: true, \
+         request_headers_timeout: 1s, request_timeout: 2s, delayed_close_timeout: 4s, drain_timeout: 5s, \
+         max_request_headers_kb: 96, normalize_path: false, merge_slashes: true, \
+         path_with_escaped_slashes_action: REJECT_REQUEST, server_header_transformation: APPEND_IF_ABSENT, \
+         upgrade_configs: [ { upgrade_type: WebSocket }, { upgrade_type: CONNECT, enabled: false } ], \
+         common_http_protocol_options: { idle_timeout: 6s, max_connection_duration: 7s, max_stream_duration: 8s, \
+           max_headers_count: 9, max_requests_per_connection: 10, max_response_headers_kb: 11, \
+           headers_with_underscores_action: DROP_HEADER }, \
+         http_protocol_options: { allow_absolute_url: false, default_host_for_http_10: h, enable_trailers: true }",
+    )
+    .expect("valid");
+    let hop = &set.hop;
+    assert!(
+        hop.is_edge
+            && !hop.appends_forwarded_for
+            && !hop.generates_request_id
+            && hop.keeps_external_request_id
+    );
+    assert_eq!((hop.trusted_hops, &*hop.via, set.answers_request_id), (2, "v", true));
+    assert_eq!(set.server, ServerHeader::IfAbsent("s".into()));
+    let times = &set.timeouts;
+    assert_eq!((times.header, times.request, times.keep_alive), (seconds(1), seconds(2), seconds(6)));
+    assert_eq!((times.connection, times.exchange), (seconds(7), seconds(8)));
+    assert_eq!((times.delayed_close, times.drain), (Duration::from_secs(4), Duration::from_secs(5)));
+    let limits = &set.requests.limits;
+    assert_eq!((limits.head_bytes, limits.headers, limits.underscores), (96 << 10, 9, Underscores::Drop));
+    assert_eq!((set.responses.head_bytes, set.requests_per_connection), (11 << 10, Some(10)));
+    assert!(!set.requests.http10 && !set.requests.absolute_form && set.forwards_trailers);
+    assert!(!set.paths.normalize && set.paths.merge_slashes);
+    assert_eq!(set.paths.escaped_slashes, EscapedSlashes::Reject);
+    assert!(set.allows_upgrade(b"WEBSOCKET", &[]) && !set.allows_upgrade(b"connect", &[]));
+
+    let idle = read_http("stream_idle_timeout: 3s").expect("valid").timeouts;
+    assert_eq!([idle.stream_idle, idle.body_idle, idle.write, idle.tunnel_idle], [seconds(3); 4]);
+    let never = read_http("stream_idle_timeout: 0s, request_headers_timeout: 0s").expect("valid").timeouts;
+    assert_eq!([never.stream_idle, never.body_idle, never.header], [None; 3]);
+}
+
+#[test]
+fn settings_that_cannot_be_obeyed_are_refused_with_the_place() {
+    for (fields, part) in [
+        ("stream_error_on_invalid_http_message: true", "stream_error_on_invalid_http_message: a connection"),
+        ("max_request_headers_kb: 0", "max_request_headers_kb: 0 is not from 1 to 8192"),
+        (
+            "common_http_protocol_options: { max_headers_count: 1000 }",
+            "max_headers_count: 1000 is not from 1 to 128",
+        ),
+        (
+            "http_protocol_options: { allow_chunked_length: true }",
+            "allow_chunked_length: a message with both",
+        ),
+        ("request_timeout: -1s", "request_timeout: must not be negative"),
+        ("drain_timeout: 99999999s", "drain_timeout: is more than a year"),
+        ("server_name: \"a\\r\\nb\"", "server_name: \"a\\r\\nb\" cannot stand in a header"),
+        (
+            "upgrade_configs: [ { upgrade_type: h2c } ]",
+            "upgrade_configs[0].upgrade_type: h2c is never switched to",
+        ),
+        ("access_log: [ { name: x } ]", "access_log[0].typed_config: is required"),
+        ("local_reply_config: { mappers: [ {} ] }", "local_reply_config.mappers[0].filter: is required"),
+        (
+            "local_reply_config: { body_format: { text_format: '%NOPE%' } }",
+            "body_format.text_format: %NOPE% is not",
+        ),
+    ] {
+        let error = read_http(fields).expect_err(fields);
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
+    }
+    for (fields, part) in [
+        (
+            "circuit_breakers: { thresholds: [ { max_requests: 1 }, { priority: DEFAULT } ] }",
+            "circuit_breakers.thresholds[1].priority: default has thresholds already",
+        ),
+        ("per_connection_buffer_limit_bytes: 1", "per_connection_buffer_limit_bytes: 1 is not from 1024"),
+    ] {
+        let cluster = format!("{{ name: c, load_assignment: {{ cluster_name: c }}, {fields} }}");
+        let error = read_cluster(&cluster).expect_err(fields);
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
     }
 }
 
