@@ -285,3 +285,23 @@ fn few_file_descriptors_are_said_and_bound_connections() {
     let mut refused = Client::connect(port);
     assert!(refused.is_closed(), "one more");
 }
+
+#[test]
+fn ten_thousand_idle_connections_are_held() {
+    // As many as this process may open, if that is less.
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("limits");
+    let soft = limits.lines().find_map(|line| {
+        line.strip_prefix("Max open files")?.split_whitespace().next()?.parse::<usize>().ok()
+    });
+    let count = soft.map_or(10_000, |soft| soft.saturating_sub(500).min(10_000));
+    let mut setup = Setup::to(Backend::named("ok").address);
+    setup.arguments = vec!["--max-connections".into(), "20000".into()];
+    let proxy = setup.start();
+    let mut held: Vec<_> = (0..count).map(|_| Client::connect(proxy.port)).collect();
+    for client in held.iter_mut().step_by(97) {
+        assert_eq!(client.get("/", "").text(), "ok");
+    }
+    let active = proxy.metric("weir_downstream_connections_active");
+    assert!(active >= count as u64, "{active} of {count}");
+    assert_eq!(http_get(proxy.port, "/").expect("an answer").text(), "ok", "and there is room for one more");
+}

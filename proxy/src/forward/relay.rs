@@ -11,8 +11,10 @@ use proxy_core::http1::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
+use super::plan::Plan;
+use super::send::{Broken, is_delimited};
 use super::stall::Stall;
-use super::{Broken, Plan, Reason, RequestContext, is_delimited};
+use super::{Reason, RequestContext};
 use crate::deadline::Limit;
 use crate::exchange::{Exchange, HEAD_BUFFER};
 

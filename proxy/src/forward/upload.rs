@@ -6,8 +6,10 @@ use proxy_core::config::{BodyRate, RouteTimeout};
 use proxy_core::http1::BodyReader;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
+use super::plan::Plan;
 use super::relay::{self, DRAINED_BYTES, Received, UploadView};
-use super::{Broken, Plan, Reason, RequestContext, Upload};
+use super::send::{Broken, Upload};
+use super::{Reason, RequestContext};
 use crate::deadline::Limit;
 use crate::exchange::{Exchange, Progress};
 use crate::socket::Socket;

@@ -1,0 +1,78 @@
+//! What holds for one request from its start to its end.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use proxy_core::config::{HttpOptions, RouteTimeout};
+use proxy_core::http1::{Output, RequestHead, Version};
+
+use super::plan::Plan;
+use super::stall::Stall;
+use crate::connection::Connection;
+use crate::deadline::{Deadlines, Limit};
+use crate::worker::Worker;
+use crate::worker::view::{ListenerView, View};
+
+/// How long a response's head may take where nobody said anything, as in Envoy.
+const DEFAULT_ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What holds for one request from its start to its end: one snapshot, one listener, one connection.
+pub(crate) struct RequestContext<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) connection: &'a Connection,
+    pub(crate) view: Rc<View>,
+    pub(crate) listener: Rc<ListenerView>,
+    /// The first byte.
+    pub(crate) started: Instant,
+    /// The last byte of the head.
+    pub(crate) complete: Instant,
+}
+
+impl RequestContext<'_> {
+    pub(super) fn http(&self) -> &HttpOptions {
+        self.listener.http()
+    }
+
+    pub(super) const fn deadlines(&self) -> &Deadlines {
+        &self.connection.deadlines
+    }
+
+    /// Whether the connection ends with this response, whatever the client wants.
+    pub(super) fn connection_shall_end(&self) -> bool {
+        let http = self.http();
+        let worn_out = http.requests_per_connection.is_some_and(|max| self.connection.requests.get() >= max);
+        let old = |max| self.started.saturating_duration_since(self.connection.opened) >= max;
+        worn_out || self.worker.is_draining() || http.timeouts.connection.is_some_and(old)
+    }
+
+    pub(super) fn client_stall(&self, time: Option<Duration>) -> Stall<'_> {
+        Stall { deadlines: self.deadlines(), limit: Limit::ClientStall, time, rests: Limit::StreamIdle }
+    }
+
+    pub(super) fn upstream_stall(&self, plan: &Plan<'_>) -> Stall<'_> {
+        let time = plan.write;
+        Stall { deadlines: self.deadlines(), limit: Limit::UpstreamStall, time, rests: Limit::BodyIdle }
+    }
+
+    /// The request is whole: from `now` on the response is late.
+    pub(super) fn await_response(&self, plan: &Plan<'_>, now: Instant) {
+        let time = match plan.timeout {
+            RouteTimeout::Default => Some(DEFAULT_ROUTE_TIMEOUT),
+            RouteTimeout::Whole(time) => Some(time),
+            RouteTimeout::Never => None,
+        };
+        self.deadlines().set(Limit::Response, now, time);
+        self.deadlines().set(Limit::StreamIdle, now, plan.stream_idle);
+    }
+
+    /// In which form a chunked response leaves.
+    pub(super) fn output_for(&self, request: &RequestHead) -> Output {
+        match request.version {
+            Version::Http10 => Output::Content,
+            Version::Http11 if request.takes_trailers || self.http().forwards_trailers => {
+                Output::ChunksAndTrailers
+            }
+            Version::Http11 => Output::Chunks,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What is counted and logged of a request.
+
+use std::time::Instant;
+
+use proxy_core::access::Record;
+use proxy_core::hop;
+
+use super::{Reason, RequestContext, Routed};
+use crate::exchange::{Exchange, Progress};
+
+/// Counts and logs.
+pub(super) fn observe(
+    cx: &RequestContext<'_>,
+    routed: &Routed,
+    exchange: &Exchange,
+    status: u16,
+    failure: Option<Reason>,
+    local_body: &[u8],
+    ended: Instant,
+) {
+    let duration = ended.saturating_duration_since(cx.started).as_micros() as u64;
+    if let Some(failure) = failure {
+        cx.worker.cells.failures[failure as usize].add(1);
+        if let Some(cluster) = &routed.cluster {
+            cluster.cells.timeouts.add(u64::from(failure == Reason::ResponseTimeout));
+        }
+    }
+    cx.listener.cells.observe(status);
+    if let Some(route) = &routed.route {
+        route.cells[routed.arm].observe(status, duration);
+    }
+    if cx.listener.logs.is_empty() {
+        return;
+    }
+    let record = record(cx, routed, exchange, status, failure, duration);
+    let record = Record { local_body, ..record };
+    cx.listener.logs.iter().for_each(|log| log.write(&record));
+}
+
+/// All that can be told of a request.
+pub(super) fn record<'a>(
+    cx: &'a RequestContext<'_>,
+    routed: &'a Routed,
+    exchange: &'a Exchange,
+    status: u16,
+    failure: Option<Reason>,
+    duration: u64,
+) -> Record<'a> {
+    let Progress { has_response, attempts, received, sent, request_end, response_begin, .. } =
+        exchange.progress;
+    let target = routed.route.as_ref().map(|route| &route.compiled().targets[routed.arm]);
+    let since_start = |at: Instant| at.saturating_duration_since(cx.started).as_micros() as u64;
+    let peer = &cx.connection.peer;
+    let (head, buffer) = (&exchange.request, exchange.from_client.as_slice());
+    Record {
+        request: Some((head, buffer)),
+        added: &exchange.added,
+        response: has_response.then_some((&exchange.response, exchange.from_upstream.as_slice())),
+        status,
+        route: routed.route.as_ref().map(|route| &*route.compiled().label),
+        arm: target.map_or("", |target| target.name.as_str()),
+        cluster: target.map_or("", |target| target.cluster.as_str()),
+        endpoint: routed.pool.as_ref().map_or("", |pool| &pool.endpoint.label),
+        attempts,
+        reason: failure.map_or("", Reason::words),
+        details: failure.map_or("", Reason::label),
+        flag: failure.map_or("", Reason::flag),
+        local_body: b"",
+        started: cx.worker.unix_micros(cx.started),
+        duration,
+        request_end: request_end.map(since_start),
+        response_begin: response_begin.map(since_start),
+        bytes_received: received,
+        bytes_sent: sent,
+        connection_id: cx.connection.id,
+        peer: &peer.ip,
+        peer_port: peer.port(),
+        client: hop::client_address(&cx.http().hop, &peer.ip, buffer, head),
+        local_address: &cx.connection.local,
+    }
+}

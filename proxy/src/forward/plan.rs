@@ -1,0 +1,98 @@
+//! What listener, route and cluster together say about a request: how long it may take, and which tunnel it may open.
+
+use std::time::Duration;
+
+use proxy_core::config::{BodyRate, RouteOptions, RouteTimeout};
+use proxy_core::http1::{HeaderId, Limits, Method, RequestHead, ResponseHead};
+
+use super::RequestContext;
+use crate::worker::view::ClusterView;
+
+/// What was decided about a request: where it goes and how long that may take.
+pub(super) struct Plan<'a> {
+    pub(super) cluster: &'a ClusterView,
+    pub(super) options: &'a RouteOptions,
+    pub(super) timeout: RouteTimeout,
+    pub(super) stream_idle: Option<Duration>,
+    pub(super) body_idle: Option<Duration>,
+    pub(super) body_rate: Option<BodyRate>,
+    /// A peer on either side that takes no byte.
+    pub(super) write: Option<Duration>,
+    pub(super) tunnel_idle: Option<Duration>,
+    pub(super) buffer_bytes: usize,
+    pub(super) response_limits: Limits,
+    /// The request asks for a tunnel, and may have one.
+    pub(super) tunnel: Option<Tunnel>,
+}
+
+/// Which way to a tunnel a request takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tunnel {
+    /// `Upgrade`, answered by 101.
+    Upgrade,
+    /// CONNECT, answered by 2xx.
+    Connect,
+    /// CONNECT that ends here: the endpoint gets the bytes alone.
+    Terminated,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(
+        cx: &'a RequestContext<'_>,
+        cluster: &'a ClusterView,
+        options: &'a RouteOptions,
+        request: &RequestHead,
+    ) -> Self {
+        let http = cx.http();
+        let timeouts = &http.timeouts;
+        let connections = &cluster.table.connections;
+        let tunnel = match (request.method, request.upgrade) {
+            (Method::Connect, _) if options.terminates_connect => Some(Tunnel::Terminated),
+            (Method::Connect, _) => Some(Tunnel::Connect),
+            (_, Some(_)) => Some(Tunnel::Upgrade),
+            (_, None) => None,
+        };
+        // gRPC and tunnels last; what nobody limited does not limit them.
+        let lasts = request.is_grpc || tunnel.is_some();
+        let timeout = match options.timeout {
+            RouteTimeout::Default if lasts => RouteTimeout::Never,
+            timeout => timeout,
+        };
+        let body_idle = timeouts.body_idle.filter(|_| !request.is_grpc || timeouts.body_idle_includes_grpc);
+        // A route's idle timeout stands for all of the listener's; 0 is any time.
+        let idle = |default: Option<Duration>| match options.idle_timeout {
+            None => default,
+            Some(time) => Some(time).filter(|time| !time.is_zero()),
+        };
+        let mut response_limits = http.responses;
+        response_limits.head_bytes = connections.response_head_bytes.unwrap_or(response_limits.head_bytes);
+        response_limits.line_bytes =
+            response_limits.line_bytes.max(connections.response_head_bytes.unwrap_or_default());
+        response_limits.headers = connections.response_headers.unwrap_or(response_limits.headers);
+        Self {
+            cluster,
+            options,
+            timeout,
+            stream_idle: idle(timeouts.stream_idle),
+            body_idle: idle(body_idle),
+            body_rate: timeouts.body_rate.filter(|_| !request.is_grpc),
+            write: idle(timeouts.write),
+            tunnel_idle: idle(timeouts.tunnel_idle),
+            buffer_bytes: connections.buffer_bytes.unwrap_or(http.buffer_bytes),
+            response_limits,
+            tunnel,
+        }
+    }
+
+    /// Whether `response` is the one that opens the tunnel that was asked for.
+    pub(super) fn opens_tunnel(&self, response: &ResponseHead) -> bool {
+        match self.tunnel {
+            Some(Tunnel::Upgrade) => {
+                let names_protocol = || response.headers.iter().any(|line| line.id == HeaderId::Upgrade);
+                response.status == 101 && response.upgrades && names_protocol()
+            }
+            Some(Tunnel::Connect) => (200..300).contains(&response.status),
+            Some(Tunnel::Terminated) | None => false,
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! To an endpoint and back: the request goes up, the response comes down, and the connection goes back to its pool.
+
+use std::rc::Rc;
+
+use proxy_core::http1::{
+    BodyReader, Output, RequestEdits, RequestHead, ResponseFraming, ResponseHead, Version, write_request,
+};
+use tokio::io::AsyncWriteExt as _;
+
+use super::plan::Plan;
+use super::relay::{self, Received, UploadView};
+use super::tunnel::{self, Carried};
+use super::{Finished, Reason, RequestContext, upload};
+use crate::exchange::Exchange;
+use crate::socket::Socket;
+use crate::upstream::{Demand, Leased, Pool};
+
+/// The request on its way up: what of its body is at hand, and what is still to come.
+pub(super) struct Upload {
+    pub(super) body: BodyReader,
+    /// All of it was written to the upstream, or is part of the first write. (That the reader has seen its end says
+    /// nothing: its last piece may still wait.)
+    pub(super) sent: bool,
+    /// Bytes of `from_client` that belong to this request.
+    pub(super) used: usize,
+}
+
+impl Upload {
+    /// Writes the outgoing head, and whatever of the body came with it, into `out`.
+    pub(super) fn prepare(
+        cx: &RequestContext<'_>,
+        exchange: &mut Exchange,
+        pool: &Pool,
+    ) -> Result<Self, Reason> {
+        let Exchange { request, from_client, out, added, progress, .. } = exchange;
+        let http = cx.http();
+        let output = if http.forwards_trailers { Output::ChunksAndTrailers } else { Output::Chunks };
+        let mut body = BodyReader::of_request(request.framing, output, http.chunks);
+        let fallback_host = match &*http.default_host {
+            "" => pool.endpoint.host().as_bytes(),
+            host => host.as_bytes(),
+        };
+        out.clear();
+        write_request(out, from_client, request, &RequestEdits { fallback_host, added });
+        let mut used = request.len;
+        if request.framing.has_body() {
+            let at_hand = &mut from_client[request.len..];
+            let relayed = body.relay(at_hand).map_err(|_| Reason::MalformedBody)?;
+            out.extend_from_slice(&at_hand[..relayed.kept]);
+            out.extend_from_slice(body.tail());
+            used += relayed.taken;
+        }
+        progress.received = body.content_bytes();
+        if body.is_done() {
+            progress.request_end = Some(cx.complete);
+        }
+        Ok(Self { sent: body.is_done(), body, used })
+    }
+}
+
+/// Sends the request and passes the response back.
+pub(super) async fn send(
+    cx: &RequestContext<'_>,
+    plan: &Plan<'_>,
+    pool: &Rc<Pool>,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+    upload: &mut Upload,
+) -> Result<Finished, Reason> {
+    let mut fresh = false;
+    loop {
+        let leased = acquire(cx, plan, pool, exchange, fresh).await?;
+        let reused = leased.reused;
+        let replayable = upload.sent;
+        match send_on(cx, plan, pool, leased, client, exchange, upload).await {
+            // The peer closed an idle connection just as we took it. Nothing came back, so a request that may be
+            // repeated, or of which no byte left, goes out once more, on a fresh connection.
+            Err(Broken { unanswered: true, untouched, .. })
+                if reused && (untouched || (replayable && exchange.request.method.is_idempotent())) =>
+            {
+                fresh = true;
+            }
+            Err(broken) => return Err(broken.reason),
+            Ok(finished) => return Ok(finished),
+        }
+    }
+}
+
+async fn acquire(
+    cx: &RequestContext<'_>,
+    plan: &Plan<'_>,
+    pool: &Rc<Pool>,
+    exchange: &mut Exchange,
+    fresh: bool,
+) -> Result<Leased, Reason> {
+    let cluster = plan.cluster;
+    let demand = Demand {
+        cluster: &cluster.table,
+        priority: plan.options.priority,
+        method: exchange.request.method,
+        // What goes through a tunnel cannot be sent again.
+        fresh: fresh || plan.tunnel.is_some(),
+        worker: &cx.worker.cells,
+        cells: &cluster.cells,
+    };
+    exchange.progress.attempts += 1;
+    pool.acquire(&demand).await
+}
+
+/// An upstream connection failed before the client got anything.
+pub(super) struct Broken {
+    pub(super) reason: Reason,
+    /// No byte of a response came.
+    pub(super) unanswered: bool,
+    /// No byte of the request left.
+    pub(super) untouched: bool,
+}
+
+impl From<Reason> for Broken {
+    fn from(reason: Reason) -> Self {
+        Self { reason, unanswered: false, untouched: false }
+    }
+}
+
+async fn send_on(
+    cx: &RequestContext<'_>,
+    plan: &Plan<'_>,
+    pool: &Rc<Pool>,
+    leased: Leased,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+    upload: &mut Upload,
+) -> Result<Finished, Broken> {
+    let mut upstream = leased.upstream;
+    if let Err(untouched) = write_first(cx, plan, &mut upstream.socket, &exchange.out).await {
+        return Err(Broken { reason: Reason::UpstreamReset, unanswered: true, untouched });
+    }
+    exchange.from_upstream.clear();
+    let received = if upload.sent {
+        relay::response(cx, plan, &mut upstream.socket, client, exchange, &UploadView::default()).await?
+    } else {
+        // Both directions at once: the response may come before the body's end. Boxed, as it is rare and large.
+        Box::pin(upload::duplex(cx, plan, &mut upstream.socket, client, exchange, upload)).await?
+    };
+    if received.switched {
+        return Ok(open_tunnel(cx, plan, &mut upstream.socket, client, exchange, upload.used).await);
+    }
+    let Received { failure, client_reusable, ends_with_close, .. } = received;
+    if received.upstream_reusable && upload.sent {
+        let now = cx.worker.recent_time();
+        pool.put(upstream, received.bodiless, now, &plan.cluster.table, cx.worker.count());
+    }
+    Ok(Finished {
+        status: exchange.response.status,
+        failure,
+        client_reusable,
+        looks_whole: ends_with_close,
+        used: upload.used,
+    })
+}
+
+/// Writes all of `bytes`. The error says whether not even the first byte left.
+async fn write_first(
+    cx: &RequestContext<'_>,
+    plan: &Plan<'_>,
+    upstream: &mut Socket,
+    bytes: &[u8],
+) -> Result<(), bool> {
+    let mut left = 0;
+    let written = cx.upstream_stall(plan).write_counted(upstream, bytes, &mut left).await;
+    written.map_err(|_| left == 0)
+}
+
+/// CONNECT that ends here: a connection to the endpoint, then our own 200, then bytes.
+pub(super) async fn terminate_connect(
+    cx: &RequestContext<'_>,
+    plan: &Plan<'_>,
+    pool: &Rc<Pool>,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+    used: usize,
+) -> Result<Finished, Reason> {
+    let mut leased = acquire(cx, plan, pool, exchange, true).await?;
+    exchange.progress.answering = true;
+    let opened = client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+    exchange.progress.answered = opened.is_ok();
+    exchange.response.status = 200;
+    if opened.is_err() {
+        return Err(Reason::ClientGone);
+    }
+    cx.deadlines().clear_all();
+    Ok(open_tunnel(cx, plan, &mut leased.upstream.socket, client, exchange, used).await)
+}
+
+/// Bytes both ways. What the client sent behind its head goes first.
+async fn open_tunnel(
+    cx: &RequestContext<'_>,
+    plan: &Plan<'_>,
+    upstream: &mut Socket,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+    used: usize,
+) -> Finished {
+    let mut carried = Carried::default();
+    let early = &exchange.from_client[used..];
+    let begun = cx.upstream_stall(plan).write_all(upstream, early).await;
+    carried.up += early.len() as u64;
+    let mut limit = None;
+    if begun.is_ok() {
+        let idle = plan.tunnel_idle;
+        // Boxed: rare, and large.
+        let mut work =
+            Box::pin(tunnel::carry(cx.worker, client, upstream, cx.deadlines(), idle, &mut carried));
+        limit = cx.deadlines().guard(work.as_mut()).await.err();
+    }
+    exchange.progress.received += carried.up;
+    exchange.progress.sent += carried.down;
+    Finished {
+        status: exchange.response.status,
+        failure: Some(limit.map_or(Reason::ClientGone, Reason::from)).filter(|_| limit.is_some()),
+        client_reusable: false,
+        looks_whole: false,
+        used,
+    }
+}
+
+/// Whether the response's end can be told without closing the client's connection.
+pub(super) const fn is_delimited(request: &RequestHead, response: &ResponseHead) -> bool {
+    match response.framing {
+        ResponseFraming::None | ResponseFraming::Length(_) => true,
+        ResponseFraming::Chunked | ResponseFraming::UntilClose => matches!(request.version, Version::Http11),
+    }
+}
