@@ -18,6 +18,7 @@ use std::time::Instant;
 use proxy_core::config::RouteOptions;
 use proxy_core::hop;
 use proxy_core::http1::{HeaderId, Method};
+use proxy_core::overload::Pressure;
 use proxy_core::path::{self, Normalized};
 use proxy_core::route::{HeadView, NoRoute};
 use rand::Rng as _;
@@ -116,6 +117,9 @@ async fn exchange_with_upstream(
     exchange: &mut Exchange,
     routed: &mut Routed,
 ) -> Result<Finished, Reason> {
+    if cx.worker.pressure() == Pressure::Shed {
+        return Err(Reason::Overloaded);
+    }
     normalize(cx, exchange)?;
     // Before anything is decided: what a stranger may not say must not be matched either.
     add_hop_headers(cx, exchange);

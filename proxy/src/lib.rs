@@ -23,6 +23,7 @@ mod socket;
 mod source_limit;
 mod telemetry;
 mod upstream;
+mod watchdog;
 mod worker;
 mod xds;
 

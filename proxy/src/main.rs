@@ -56,6 +56,12 @@ struct Flags {
     /// Connections from clients at once; three quarters of the file descriptors where unset.
     #[arg(long)]
     max_connections: Option<usize>,
+    /// MiB of memory at which work is refused: 92 % of it end keep-alive, 95 % refuse connections and requests.
+    #[arg(long)]
+    max_heap_mib: Option<u64>,
+    /// End the process when a worker is stuck for ten seconds; it is logged in any case.
+    #[arg(long)]
+    abort_when_stuck: bool,
     /// A Unix socket for what changes something: /drain_listeners, /healthcheck/fail, /healthcheck/ok, /logging,
     /// /quitquitquit.
     #[arg(long, conflicts_with = "privileged_admin_address")]
@@ -154,6 +160,8 @@ fn options(flags: &Flags, set_log_level: SetLogLevel) -> Result<Options, String>
     if let Some(workers) = flags.concurrency {
         options.workers = workers.into();
     }
+    options.heap_limit = flags.max_heap_mib.map(|mib| mib.saturating_mul(1 << 20));
+    options.aborts_when_stuck = flags.abort_when_stuck;
     options.release_memory = Some(allocator::release);
     options.max_connections = flags.max_connections.unwrap_or_else(default_max_connections);
     let token = match &flags.privileged_admin_token_path {

@@ -21,6 +21,7 @@ use crate::listener::{OpenError, Sockets};
 use crate::source_limit::Sources;
 use crate::telemetry::Registry;
 use crate::telemetry::access_log::LogFiles;
+use crate::watchdog::{self, Orders, Vitals};
 use crate::worker::{self, Handle, Shared};
 use crate::{admin, xds};
 
@@ -31,6 +32,11 @@ pub struct Options {
     pub workers: usize,
     /// Connections from clients at once, over all listeners.
     pub max_connections: usize,
+    /// Bytes of memory at which the proxy refuses work: 92 % end keep-alive, 95 % refuse connections and requests. No
+    /// limit where unset.
+    pub heap_limit: Option<u64>,
+    /// Whether a worker that is stuck for ten seconds ends the process; it is told of in any case.
+    pub aborts_when_stuck: bool,
     /// Has the allocator give memory back that the calling thread no longer uses. Called rarely: when most of many
     /// connections have closed.
     pub release_memory: Option<fn()>,
@@ -74,6 +80,8 @@ impl Default for Options {
         Self {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             max_connections: usize::MAX,
+            heap_limit: None,
+            aborts_when_stuck: false,
             release_memory: None,
             privileged: None,
         }
@@ -132,6 +140,7 @@ impl Proxy {
             logs: Arc::new(LogFiles::default()),
             quit: Arc::default(),
             release_memory: options.release_memory,
+            vitals: Arc::new(Vitals::new(workers)),
             sources: Arc::new(Sources::new(options.max_connections)),
         };
         let (handles, mut threads): (Vec<Handle>, Vec<_>) =
@@ -141,9 +150,12 @@ impl Proxy {
         let control = std::thread::Builder::new().name("weir-control".to_owned());
         let stopping = handles.clone();
         let (registry, logs, quit) = (shared.registry.clone(), shared.logs.clone(), shared.quit.clone());
-        let privileged = options.privileged;
+        let beside = Beside {
+            privileged: options.privileged,
+            watchdog: Orders { heap_limit: options.heap_limit, aborts: options.aborts_when_stuck },
+        };
         threads.push(control.spawn(move || {
-            control_thread(bootstrap, privileged, &shared, handles, incoming, &started);
+            control_thread(bootstrap, beside, &shared, handles, incoming, &started);
         })?);
         let proxy = Self { registry, logs, quit, orders, threads };
         match outcome.recv() {
@@ -207,9 +219,15 @@ impl Proxy {
 
 type Started = std::sync::mpsc::Sender<Result<(), StartError>>;
 
+/// What runs on the control thread beside the controller.
+struct Beside {
+    privileged: Option<PrivilegedPort>,
+    watchdog: Orders,
+}
+
 fn control_thread(
     bootstrap: Bootstrap,
-    privileged: Option<PrivilegedPort>,
+    beside: Beside,
     shared: &Shared,
     workers: Vec<Handle>,
     orders: mpsc::UnboundedReceiver<Order>,
@@ -220,7 +238,7 @@ fn control_thread(
         Err(error) => return drop(started.send(Err(error.into()))),
     };
     runtime.block_on(async {
-        match begin(bootstrap, privileged, shared, workers) {
+        match begin(bootstrap, beside, shared, workers) {
             Ok(controller) => {
                 let _ = started.send(Ok(()));
                 obey(controller, orders).await;
@@ -232,7 +250,7 @@ fn control_thread(
 
 fn begin(
     bootstrap: Bootstrap,
-    privileged: Option<PrivilegedPort>,
+    beside: Beside,
     shared: &Shared,
     workers: Vec<Handle>,
 ) -> Result<SharedController, StartError> {
@@ -242,13 +260,18 @@ fn begin(
     if let Some(address) = admin_address {
         open_desk(&controller, &address, Desk::ReadOnly)?;
     }
-    if let Some(PrivilegedPort { address, token, set_log_level }) = privileged {
+    if let Some(PrivilegedPort { address, token, set_log_level }) = beside.privileged {
         open_desk(&controller, &address, Desk::Privileged(Privileged { token, set_log_level }))?;
     }
     if !addresses.is_empty() {
         tokio::task::spawn_local(xds::follow(controller.clone(), addresses, rand::random()));
     }
     tokio::task::spawn_local(free_retired(controller.clone()));
+    tokio::task::spawn_local(watchdog::watch(
+        shared.vitals.clone(),
+        shared.registry.clone(),
+        beside.watchdog,
+    ));
     Ok(controller)
 }
 

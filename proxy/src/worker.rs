@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use proxy_core::config::Timeouts;
+use proxy_core::overload::Pressure;
 use proxy_core::route::RouteLabel;
 use proxy_core::snapshot::Snapshot;
 use proxy_core::split::{Phase, Sequence};
@@ -32,6 +33,7 @@ use crate::socket::Socket;
 use crate::source_limit::{Admitted, Sources};
 use crate::telemetry::access_log::LogFiles;
 use crate::telemetry::{ListenerCells, Registry, WorkerCells};
+use crate::watchdog::Vitals;
 use view::View;
 
 /// Exchanges and body buffers that are kept for the next request.
@@ -92,6 +94,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) logs: Arc<LogFiles>,
     pub(crate) sources: Arc<Sources>,
+    pub(crate) vitals: Arc<Vitals>,
     /// Tells the process to end.
     pub(crate) quit: Arc<Notify>,
     /// Has the allocator give memory back that the calling thread no longer uses.
@@ -294,6 +297,7 @@ async fn tick(worker: Rc<Worker>) {
     loop {
         interval.tick().await;
         worker.look_at_clocks();
+        worker.shared.vitals.beat(worker.id);
         worker.view().housekeeping(worker.ticked.get());
         worker.end_idle_connections();
         worker.give_memory_back();
@@ -386,6 +390,11 @@ impl Worker {
     /// The times of the listener in a slot, if it is served still.
     pub(crate) fn timeouts(&self, slot: usize) -> Option<Timeouts> {
         self.view().snapshot.listener(slot).map(|listener| listener.http.timeouts)
+    }
+
+    /// How full the memory is.
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.shared.vitals.pressure()
     }
 
     /// How many workers there are.
@@ -486,7 +495,9 @@ impl Worker {
             load.fetch_sub(1, Ordering::Relaxed);
             return;
         };
-        let Some(source) = self.shared.sources.admit(&peer, listener.http().connections_per_source) else {
+        let limit = listener.http().connections_per_source;
+        let sheds = self.pressure() == Pressure::Shed;
+        let Some(source) = self.shared.sources.admit(&peer, limit).filter(|_| !sheds) else {
             listener.cells.connections_refused.add(1);
             load.fetch_sub(1, Ordering::Relaxed);
             return;

@@ -305,3 +305,22 @@ fn ten_thousand_idle_connections_are_held() {
     assert!(active >= count as u64, "{active} of {count}");
     assert_eq!(http_get(proxy.port, "/").expect("an answer").text(), "ok", "and there is room for one more");
 }
+
+#[test]
+fn memory_that_is_nearly_full_refuses_work_and_room_takes_it() {
+    let backend = Backend::named("ok");
+    let with_heap = |mib: &str| {
+        let (port, admin) = (free_port(), free_port());
+        let text = Setup::to(backend.address).bootstrap(port, admin);
+        Proxy::start(&text, port, admin, &["--max-heap-mib".to_owned(), mib.to_owned()])
+    };
+    let full = with_heap("1");
+    eventually("connections are refused", || Client::connect(full.port).is_closed().then_some(()));
+    assert!(full.metric("weir_downstream_connections_refused_total") >= 1);
+    assert!(full.process.log().contains("memory"), "{}", full.process.log());
+    let roomy = with_heap("1000");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let mut client = Client::connect(roomy.port);
+    assert_eq!(client.get("/", "").header("connection"), None);
+    assert_eq!(roomy.metric("weir_worker_stalls_total"), 0);
+}

@@ -11,6 +11,7 @@ pub mod hop;
 pub mod http1;
 pub mod lb;
 pub mod local_reply;
+pub mod overload;
 pub mod path;
 pub mod route;
 pub mod snapshot;

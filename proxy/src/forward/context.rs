@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use proxy_core::config::{HttpOptions, RouteTimeout};
 use proxy_core::http1::{Output, RequestHead, Version};
+use proxy_core::overload::Pressure;
 
 use super::plan::Plan;
 use super::stall::Stall;
@@ -42,7 +43,8 @@ impl RequestContext<'_> {
         let http = self.http();
         let worn_out = http.requests_per_connection.is_some_and(|max| self.connection.requests.get() >= max);
         let old = |max| self.started.saturating_duration_since(self.connection.opened) >= max;
-        worn_out || self.worker.is_draining() || http.timeouts.connection.is_some_and(old)
+        let presses = self.worker.pressure() > Pressure::None;
+        worn_out || presses || self.worker.is_draining() || http.timeouts.connection.is_some_and(old)
     }
 
     pub(super) fn client_stall(&self, time: Option<Duration>) -> Stall<'_> {

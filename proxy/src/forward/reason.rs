@@ -69,6 +69,7 @@ reasons! {
     NoRoute: Local, 404, "NR", "no_route", "no route matches this request";
     ConnectRefused: Local, 405, "NR", "connect_refused", "CONNECT is not enabled here";
     UpgradeRefused: Local, 403, "NR", "upgrade_refused", "no upgrade to this protocol is enabled here";
+    Overloaded: Local, 503, "OM", "overloaded", "the proxy's memory is nearly full";
     ListenerGone: Local, 503, "NR", "listener_gone", "this listener was removed";
     NoCluster: Local, 503, "NC", "no_cluster", "the route's cluster does not exist";
     NoEndpoint: Local, 503, "UH", "no_endpoint", "the cluster has no usable endpoint";

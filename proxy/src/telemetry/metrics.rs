@@ -44,7 +44,7 @@ impl Collector for Families {
         let registry = &self.0;
         let refused = registry.listeners();
         let refused = refused.values().flatten().map(|cells| cells.connections_refused.value()).sum();
-        let totals: [(&str, &str, u64); 7] = [
+        let totals: [(&str, &str, u64); 8] = [
             (
                 "weir_downstream_connections",
                 "Connections accepted from clients",
@@ -74,6 +74,11 @@ impl Collector for Families {
                 "weir_access_log_lines_dropped",
                 "Access-log lines lost because the file was too slow",
                 registry.total(|w| w.log_lines_dropped.value()),
+            ),
+            (
+                "weir_worker_stalls",
+                "Times that a worker did not come back to its event loop for a second",
+                registry.worker_stalls.load(Ordering::Relaxed),
             ),
             ("weir_panics", "Connections ended by a bug of the proxy", registry.total(|w| w.panics.value())),
         ];

@@ -58,6 +58,8 @@ pub(crate) struct Registry {
     listeners: Mutex<BTreeMap<ListenerKey, Vec<Arc<ListenerCells>>>>,
     xds: Mutex<XdsCounts>,
     pub(crate) xds_connected: AtomicBool,
+    /// Times that a worker did not come back to its event loop for a second.
+    pub(crate) worker_stalls: AtomicU64,
     generation: AtomicU64,
 }
 
@@ -70,6 +72,7 @@ impl Registry {
             listeners: Mutex::default(),
             xds: Mutex::default(),
             xds_connected: AtomicBool::new(false),
+            worker_stalls: AtomicU64::new(0),
             generation: AtomicU64::new(0),
         }
     }
