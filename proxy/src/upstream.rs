@@ -28,7 +28,13 @@ pub(crate) struct Pool {
     pub(crate) endpoint: Arc<EndpointState>,
     idle: RefCell<Vec<Idle>>,
     gate: Rc<Gate>,
+    /// Responses for which a request that may not be repeated still gets a fresh connection: the endpoint has closed an
+    /// idle one, and the next close may cross a request.
+    distrust: Cell<u8>,
 }
+
+/// How long an endpoint that closes idle connections is distrusted.
+const DISTRUST: u8 = 32;
 
 /// What a pool's connections know of it: not the pool itself, which holds them.
 #[derive(Debug, Default)]
@@ -128,7 +134,7 @@ impl Demand<'_> {
 
 impl Pool {
     pub(crate) fn new(endpoint: Arc<EndpointState>) -> Self {
-        Self { endpoint, idle: RefCell::default(), gate: Rc::default() }
+        Self { endpoint, idle: RefCell::default(), gate: Rc::default(), distrust: Cell::new(0) }
     }
 
     /// A connection: an idle one, a new one, or, where the cluster may have no more, the next that becomes free.
@@ -137,7 +143,8 @@ impl Pool {
     /// A circuit breaker's limit, or that the endpoint cannot be reached.
     pub(crate) async fn acquire(&self, demand: &Demand<'_>) -> Result<Leased, Reason> {
         // Whoever waits already comes first.
-        if !demand.fresh
+        let fresh = self.wants_fresh(demand);
+        if !fresh
             && self.idle.borrow().len() > self.gate.waiting.get() as usize
             && let Some(leased) = self.take_idle(demand)
         {
@@ -149,7 +156,7 @@ impl Pool {
                 return self.connect(place, demand).await;
             }
             // Whoever needs a fresh connection takes the place of an idle one.
-            let idle = if demand.fresh { self.idle.borrow_mut().pop() } else { None };
+            let idle = if fresh { self.idle.borrow_mut().pop() } else { None };
             if idle.is_some() {
                 drop(idle);
                 continue;
@@ -159,9 +166,7 @@ impl Pool {
             let waiting = Waiting(&self.gate);
             self.gate.freed.notified().await;
             drop(waiting);
-            if !demand.fresh
-                && let Some(leased) = self.take_idle(demand)
-            {
+            if !fresh && let Some(leased) = self.take_idle(demand) {
                 return Ok(leased);
             }
         }
@@ -181,6 +186,26 @@ impl Pool {
         Some(Place { gate: self.gate.clone(), state: state.clone(), priority })
     }
 
+    /// Whether an idle connection is still good for nothing but waiting; if not, its endpoint is distrusted.
+    fn is_quiet(&self, upstream: &Upstream) -> bool {
+        let is_quiet = upstream.socket.is_quiet();
+        if !is_quiet {
+            self.distrust.set(DISTRUST);
+        }
+        is_quiet
+    }
+
+    /// Whether a connection that served before will not do.
+    fn wants_fresh(&self, demand: &Demand<'_>) -> bool {
+        if demand.fresh || demand.method.is_idempotent() || self.distrust.get() == 0 {
+            return demand.fresh;
+        }
+        // Does it still close them? What it closed goes, so that it is not asked about again.
+        let mut closed = Vec::new();
+        closed.extend(self.idle.borrow_mut().extract_if(.., |idle| !self.is_quiet(&idle.upstream)));
+        true
+    }
+
     /// An idle connection that is still quiet. What the runtime knows suffices for a request that can be repeated; for
     /// another, and after a response without body, the kernel is asked as well.
     fn take_idle(&self, demand: &Demand<'_>) -> Option<Leased> {
@@ -192,6 +217,7 @@ impl Pool {
                 upstream.requests += 1;
                 return Some(Leased { upstream, reused: true });
             }
+            self.distrust.set(DISTRUST);
         }
     }
 
@@ -229,6 +255,7 @@ impl Pool {
         cluster: &ClusterTable,
         workers: usize,
     ) {
+        self.distrust.set(self.distrust.get().saturating_sub(1));
         let ConnectionOptions { max_requests, max_duration, .. } = cluster.connections;
         let worn_out = max_requests.is_some_and(|max| upstream.requests >= max)
             || max_duration.is_some_and(|max| now.saturating_duration_since(upstream.opened) >= max);
@@ -251,7 +278,7 @@ impl Pool {
             let stays = |i: &Idle| {
                 timeout.is_none_or(|timeout| now.saturating_duration_since(i.since) < timeout)
                     && max_duration.is_none_or(|max| now.saturating_duration_since(i.upstream.opened) < max)
-                    && i.upstream.socket.is_quiet()
+                    && self.is_quiet(&i.upstream)
             };
             closing.extend(idle.extract_if(.., |i| !stays(i)));
             idle.shrink_to(MAX_KEPT_ROOM);

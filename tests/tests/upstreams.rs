@@ -318,3 +318,25 @@ fn a_tunnel_takes_the_place_of_an_idle_connection() {
     drop(client);
     assert_eq!(http_get(proxy.port, "/").expect("an answer").text(), "ok", "and so did the tunnel");
 }
+
+#[test]
+fn posts_survive_an_endpoint_that_closes_after_each_response() {
+    // Closes without saying so: a POST on a connection that was good a moment ago could not be sent again.
+    let backend = Backend::start(|_, peer| {
+        let Some(head) = peer.head() else { return };
+        if head.starts_with("POST") {
+            peer.exactly(4);
+        }
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let proxy = one_worker(&backend, "");
+    let mut client = Client::connect(proxy.port);
+    assert_eq!(client.get("/", "").text(), "ok");
+    eventually("the close is noticed", || {
+        proxy.page("/stats").contains("cluster.c.upstream_cx_active: 0").then_some(())
+    });
+    for round in 0..200 {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+        assert_eq!(client.response().text(), "ok", "round {round}");
+    }
+}

@@ -57,7 +57,7 @@ reasons! {
     MalformedHead: Downstream, 400, "DPE", "malformed_head", "the request's head is malformed";
     MalformedBody: Downstream, 400, "DPE", "malformed_body", "the request's body is not in the chunked coding";
     EscapedPath: Downstream, 400, "DPE", "escaped_path", "the path holds an escaped character that is not accepted";
-    UnescapedPath: Local, 307, "-", "path_redirect", "the path is sent to its unescaped form";
+    UnescapedPath: Local, 307, "", "path_redirect", "the path is sent to its unescaped form";
     ClientGone: Downstream, 0, "DC", "client_gone", "the client closed the connection before the response's end";
     HeaderTimeout: Downstream, 408, "DT", "header_timeout", "the request's head took longer than request_headers_timeout";
     RequestTimeout: Downstream, 408, "DT", "request_timeout", "the request took longer than request_timeout";

@@ -273,7 +273,8 @@ impl Operator {
                 ("", _) => Value::Text("via_upstream"),
                 (details, _) => Value::Text(details),
             },
-            Self::ResponseFlags => text(record.flag),
+            // Envoy writes a dash here in JSON as well.
+            Self::ResponseFlags => Value::Text(if record.flag.is_empty() { "-" } else { record.flag }),
             Self::BytesReceived => Value::Number(record.bytes_received),
             Self::BytesSent => Value::Number(record.bytes_sent),
             Self::Duration => millis(Some(record.duration)),
