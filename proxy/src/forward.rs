@@ -85,9 +85,9 @@ pub(crate) async fn serve(cx: &RequestContext<'_>, client: &mut Socket, exchange
     };
     let finished = match outcome {
         Ok(Ok(finished)) => finished,
-        Ok(Err(reason)) => return answer(cx, &routed, client, exchange, reason, "").await,
+        Ok(Err(reason)) => return answer(cx, &routed, client, exchange, reason).await,
         Err(limit) if !exchange.progress.answering => {
-            return answer(cx, &routed, client, exchange, limit.into(), "").await;
+            return answer(cx, &routed, client, exchange, limit.into()).await;
         }
         Err(limit) => Finished {
             status: if exchange.progress.answered { exchange.response.status } else { 0 },
@@ -204,7 +204,6 @@ fn add_hop_headers(cx: &RequestContext<'_>, exchange: &mut Exchange) {
         *given.insert(hop::request_id(rng.next_u64(), rng.next_u64()))
     };
     hop::apply(&http.hop, &cx.connection.peer.ip, from_client, request, fresh_id, added);
-    answered.clear();
     if http.answers_request_id {
         let kept = request.headers.iter().find(|line| line.id == HeaderId::XRequestId && !line.dropped);
         let id = given.as_ref().map(|id| &id[..]).or_else(|| kept.map(|line| line.value.slice(from_client)));

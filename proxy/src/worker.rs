@@ -1,5 +1,7 @@
 //! A worker: one thread, one runtime, and everything a request needs without a lock.
 
+mod accept;
+mod open;
 pub(crate) mod view;
 
 use std::cell::{Cell, RefCell};
@@ -20,20 +22,18 @@ use proxy_core::split::{Phase, Sequence};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinHandle as TaskHandle};
+use tokio::sync::{Notify, mpsc};
 
-use crate::connection::{Connection, Peer};
-use crate::deadline::Deadlines;
-use crate::downstream;
+use crate::connection::Peer;
 use crate::exchange::Exchange;
 use crate::listener::{Acceptor, StdStream};
 use crate::runs::Runs;
-use crate::socket::Socket;
-use crate::source_limit::{Admitted, Sources};
+use crate::source_limit::Sources;
 use crate::telemetry::access_log::LogFiles;
-use crate::telemetry::{ListenerCells, Registry, WorkerCells};
+use crate::telemetry::{Registry, WorkerCells};
 use crate::watchdog::Vitals;
+use accept::Accepting;
+use open::OpenTask;
 use view::View;
 
 /// Exchanges and body buffers that are kept for the next request.
@@ -137,12 +137,6 @@ pub(crate) struct Worker {
 /// The value of a `Date` header.
 type Date = [u8; 29];
 
-/// An open connection and the task that serves it.
-struct OpenTask {
-    connection: Rc<Connection>,
-    task: AbortHandle,
-}
-
 /// Starts the workers.
 ///
 /// # Errors
@@ -219,74 +213,6 @@ async fn obey(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command
                 worker.peers[worker.id].closed.store(true, Ordering::Release);
             }
             Command::Stop => return,
-        }
-    }
-}
-
-/// A task that accepts on one socket.
-struct Accepting {
-    task: TaskHandle<()>,
-    stop: oneshot::Sender<()>,
-}
-
-impl Accepting {
-    fn start(worker: &Rc<Worker>, slot: usize, acceptor: Acceptor) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::task::spawn_local(accept(worker.clone(), slot, acceptor, stopped));
-        Self { task, stop }
-    }
-
-    /// Accepts what waits already, then ends: closing the socket at once would reset connections that clients have open.
-    fn stop(self) -> TaskHandle<()> {
-        drop(self.stop);
-        self.task
-    }
-}
-
-async fn accept(worker: Rc<Worker>, slot: usize, acceptor: Acceptor, mut stopped: oneshot::Receiver<()>) {
-    let listener = match acceptor.into_listener() {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, "a listener could not be registered");
-            return;
-        }
-    };
-    let mut stopping = false;
-    loop {
-        let accepted = if stopping {
-            match tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-                Ok(accepted) => accepted,
-                Err(_) => return,
-            }
-        } else {
-            tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = &mut stopped => {
-                    stopping = true;
-                    continue;
-                }
-            }
-        };
-        match accepted {
-            Ok((socket, peer)) => {
-                let least = worker.least_loaded();
-                if least == worker.id {
-                    worker.clone().spawn_connection(slot, socket, peer, false);
-                    continue;
-                }
-                // Counted here already, so that a burst of connections does not all go to the same worker.
-                worker.peers[least].load.fetch_add(1, Ordering::Relaxed);
-                match StdStream::from_socket(socket) {
-                    Ok(stream) => worker.peers[least].tell(Command::Adopt(slot, stream, peer)),
-                    Err(_) => drop(worker.peers[least].load.fetch_sub(1, Ordering::Relaxed)),
-                }
-            }
-            Err(_) if stopping => return,
-            Err(error) => {
-                // Out of descriptors, mostly. The connection waits in the backlog until some are free.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
         }
     }
 }
@@ -474,85 +400,5 @@ impl Worker {
 
     pub(crate) const fn is_draining(&self) -> bool {
         self.draining.get().is_some()
-    }
-
-    /// The worker with the fewest connections, this one if it is among them.
-    fn least_loaded(&self) -> usize {
-        let own = self.peers[self.id].load();
-        let fewest = self.peers.iter().enumerate().min_by_key(|(_, peer)| peer.load());
-        fewest.filter(|(_, peer)| peer.load() < own).map_or(self.id, |(id, _)| id)
-    }
-
-    /// Serves a connection in a task of its own. A panic in it ends this connection and nothing else.
-    fn spawn_connection(self: Rc<Self>, slot: usize, socket: Socket, peer: Peer, counted: bool) {
-        let load = self.peers[self.id].load.clone();
-        if !counted {
-            load.fetch_add(1, Ordering::Relaxed);
-        }
-        let view = self.view();
-        let Some(listener) = view.listener(&self, slot) else {
-            // Removed since it was accepted.
-            load.fetch_sub(1, Ordering::Relaxed);
-            return;
-        };
-        let limit = listener.http().connections_per_source;
-        let sheds = self.pressure() == Pressure::Shed;
-        let Some(source) = self.shared.sources.admit(&peer, limit).filter(|_| !sheds) else {
-            listener.cells.connections_refused.add(1);
-            load.fetch_sub(1, Ordering::Relaxed);
-            return;
-        };
-        self.cells.connections_opened.add(1);
-        listener.cells.connections_opened.add(1);
-        let number = self.next_connection.get();
-        self.next_connection.set(number + 1);
-        let connection = Rc::new(Connection {
-            // Unique in the process, and cheap.
-            id: number * self.peers.len() as u64 + self.id as u64 + 1,
-            slot,
-            local: socket.local_address(),
-            peer,
-            opened: Instant::now(),
-            requests: Cell::new(0),
-            is_idle: Cell::new(true),
-            deadlines: Deadlines::new(self.epoch),
-        });
-        let open = OpenConnection {
-            worker: self.clone(),
-            listener: listener.cells.clone(),
-            number,
-            load,
-            _source: source,
-        };
-        let served = connection.clone();
-        let task = tokio::task::spawn_local(async move {
-            let worker = open.worker.clone();
-            downstream::serve(worker, served, socket).await;
-            drop(open);
-        });
-        let task = task.abort_handle();
-        self.connections.borrow_mut().insert(number, OpenTask { connection, task });
-    }
-}
-
-/// Counts a connection until it ends, in whichever way. The runtime catches a task's panic.
-struct OpenConnection {
-    worker: Rc<Worker>,
-    listener: Arc<ListenerCells>,
-    number: u64,
-    load: Arc<AtomicUsize>,
-    _source: Admitted,
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        let cells = &self.worker.cells;
-        cells.connections_closed.add(1);
-        self.listener.connections_closed.add(1);
-        self.load.fetch_sub(1, Ordering::Relaxed);
-        self.worker.connections.borrow_mut().remove(&self.number);
-        if std::thread::panicking() {
-            cells.panics.add(1);
-        }
     }
 }

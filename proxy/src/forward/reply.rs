@@ -20,7 +20,6 @@ pub(super) async fn answer(
     client: &mut Socket,
     exchange: &mut Exchange,
     reason: Reason,
-    text: &str,
 ) -> Next {
     cx.deadlines().clear_all();
     let ended = Instant::now();
@@ -39,7 +38,6 @@ pub(super) async fn answer(
         && reason.leaves_client_in_step();
     let mut out = std::mem::take(&mut exchange.out);
     let date = cx.worker.date();
-    let text = if text.is_empty() { reason.words() } else { text };
     // A client that stalled is not answered, only cut off.
     let status = if reason.status() == 0 { 408 } else { reason.status() };
     let (status, sent) = {
@@ -53,7 +51,7 @@ pub(super) async fn answer(
         let http = cx.http();
         let edits =
             ResponseEdits { client: version, keep_alive, server: &http.server, date: &date, added: &added };
-        local_reply(http, &record, text, method, &edits, &mut out)
+        local_reply(http, &record, reason.words(), method, &edits, &mut out)
     };
     exchange.progress.sent = sent;
     let body = out.len() - (sent as usize).min(out.len());
