@@ -42,12 +42,13 @@ fn an_ignorable_field_passes_and_is_reported() {
 
 #[test]
 fn an_unknown_field_is_named_with_type_resource_and_path() {
-    // A HeaderMatcher with invert_match (8), in the second header of the first route of the second virtual host.
-    let mut odd = HeaderMatcher { name: "x".into(), header_match_specifier: None }.encode_to_vec();
-    odd.extend(varint_field(8, 1));
+    // A StringMatcher with custom (8), in the second header of the first route of the second virtual host.
+    let mut odd = HeaderMatcher { name: "x".into(), ..HeaderMatcher::default() }.encode_to_vec();
+    odd.extend(embed(13, &embed(8, b"")));
     let fine = HeaderMatcher {
         name: "y".into(),
         header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)),
+        ..HeaderMatcher::default()
     };
     let mut matches = RouteMatch::default().encode_to_vec();
     matches.extend(embed(6, &fine.encode_to_vec()));
@@ -65,8 +66,8 @@ fn an_unknown_field_is_named_with_type_resource_and_path() {
     let refusal = Gate::standard().admit(&any).expect_err("refused");
     assert_eq!(
         refusal.to_string(),
-        "envoy.config.route.v3.RouteConfiguration \"shop\": virtual_hosts[1].routes[0].match.headers[1]: \
-         field `invert_match` of envoy.config.route.v3.HeaderMatcher is not supported"
+        "envoy.config.route.v3.RouteConfiguration \"shop\": virtual_hosts[1].routes[0].match.headers[1].string_match: \
+         field `custom` of envoy.type.matcher.v3.StringMatcher is not supported"
     );
 }
 

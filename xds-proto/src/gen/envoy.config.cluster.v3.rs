@@ -66,6 +66,16 @@ pub struct Cluster {
     pub http2_protocol_options: ::core::option::Option<
         super::super::core::v3::Http2ProtocolOptions,
     >,
+    #[prost(message, optional, tag = "16")]
+    pub dns_refresh_rate: ::core::option::Option<::prost_types::Duration>,
+    #[prost(enumeration = "cluster::DnsLookupFamily", tag = "17")]
+    pub dns_lookup_family: i32,
+    #[prost(message, optional, tag = "22")]
+    pub lb_subset_config: ::core::option::Option<cluster::LbSubsetConfig>,
+    #[prost(message, optional, tag = "25")]
+    pub metadata: ::core::option::Option<super::super::core::v3::Metadata>,
+    #[prost(message, optional, tag = "27")]
+    pub common_lb_config: ::core::option::Option<cluster::CommonLbConfig>,
     #[prost(string, tag = "28")]
     pub alt_stat_name: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "33")]
@@ -77,11 +87,276 @@ pub struct Cluster {
         ::prost::alloc::string::String,
         ::prost_types::Any,
     >,
-    #[prost(oneof = "cluster::ClusterDiscoveryType", tags = "2")]
+    #[prost(bool, tag = "39")]
+    pub respect_dns_ttl: bool,
+    #[prost(message, optional, tag = "41")]
+    pub load_balancing_policy: ::core::option::Option<LoadBalancingPolicy>,
+    #[prost(message, optional, tag = "44")]
+    pub dns_failure_refresh_rate: ::core::option::Option<cluster::RefreshRate>,
+    #[prost(message, optional, tag = "54")]
+    pub wait_for_warm_on_init: ::core::option::Option<bool>,
+    #[prost(message, optional, tag = "55")]
+    pub typed_dns_resolver_config: ::core::option::Option<
+        super::super::core::v3::TypedExtensionConfig,
+    >,
+    #[prost(message, optional, tag = "58")]
+    pub dns_jitter: ::core::option::Option<::prost_types::Duration>,
+    #[prost(oneof = "cluster::ClusterDiscoveryType", tags = "2, 38")]
     pub cluster_discovery_type: ::core::option::Option<cluster::ClusterDiscoveryType>,
+    #[prost(oneof = "cluster::LbConfig", tags = "37, 56")]
+    pub lb_config: ::core::option::Option<cluster::LbConfig>,
 }
 /// Nested message and enum types in `Cluster`.
 pub mod cluster {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct CustomClusterType {
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        #[prost(message, optional, tag = "2")]
+        pub typed_config: ::core::option::Option<::prost_types::Any>,
+    }
+    impl ::prost::Name for CustomClusterType {
+        const NAME: &'static str = "CustomClusterType";
+        const PACKAGE: &'static str = "envoy.config.cluster.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.cluster.v3.Cluster.CustomClusterType".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.cluster.v3.Cluster.CustomClusterType".into()
+        }
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct LbSubsetConfig {
+        #[prost(enumeration = "lb_subset_config::LbSubsetFallbackPolicy", tag = "1")]
+        pub fallback_policy: i32,
+        #[prost(message, optional, tag = "2")]
+        pub default_subset: ::core::option::Option<::prost_types::Struct>,
+        #[prost(message, repeated, tag = "3")]
+        pub subset_selectors: ::prost::alloc::vec::Vec<
+            lb_subset_config::LbSubsetSelector,
+        >,
+        #[prost(bool, tag = "4")]
+        pub locality_weight_aware: bool,
+        #[prost(bool, tag = "6")]
+        pub panic_mode_any: bool,
+    }
+    /// Nested message and enum types in `LbSubsetConfig`.
+    pub mod lb_subset_config {
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct LbSubsetSelector {
+            #[prost(string, repeated, tag = "1")]
+            pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+            #[prost(
+                enumeration = "lb_subset_selector::LbSubsetSelectorFallbackPolicy",
+                tag = "2"
+            )]
+            pub fallback_policy: i32,
+            #[prost(string, repeated, tag = "3")]
+            pub fallback_keys_subset: ::prost::alloc::vec::Vec<
+                ::prost::alloc::string::String,
+            >,
+        }
+        /// Nested message and enum types in `LbSubsetSelector`.
+        pub mod lb_subset_selector {
+            #[derive(
+                Clone,
+                Copy,
+                Debug,
+                PartialEq,
+                Eq,
+                Hash,
+                PartialOrd,
+                Ord,
+                ::prost::Enumeration
+            )]
+            #[repr(i32)]
+            pub enum LbSubsetSelectorFallbackPolicy {
+                NotDefined = 0,
+                NoFallback = 1,
+                AnyEndpoint = 2,
+                DefaultSubset = 3,
+                KeysSubset = 4,
+            }
+            impl LbSubsetSelectorFallbackPolicy {
+                /// String value of the enum field names used in the ProtoBuf definition.
+                ///
+                /// The values are not transformed in any way and thus are considered stable
+                /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+                pub fn as_str_name(&self) -> &'static str {
+                    match self {
+                        Self::NotDefined => "NOT_DEFINED",
+                        Self::NoFallback => "NO_FALLBACK",
+                        Self::AnyEndpoint => "ANY_ENDPOINT",
+                        Self::DefaultSubset => "DEFAULT_SUBSET",
+                        Self::KeysSubset => "KEYS_SUBSET",
+                    }
+                }
+                /// Creates an enum from field names used in the ProtoBuf definition.
+                pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+                    match value {
+                        "NOT_DEFINED" => Some(Self::NotDefined),
+                        "NO_FALLBACK" => Some(Self::NoFallback),
+                        "ANY_ENDPOINT" => Some(Self::AnyEndpoint),
+                        "DEFAULT_SUBSET" => Some(Self::DefaultSubset),
+                        "KEYS_SUBSET" => Some(Self::KeysSubset),
+                        _ => None,
+                    }
+                }
+            }
+        }
+        impl ::prost::Name for LbSubsetSelector {
+            const NAME: &'static str = "LbSubsetSelector";
+            const PACKAGE: &'static str = "envoy.config.cluster.v3";
+            fn full_name() -> ::prost::alloc::string::String {
+                "envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector".into()
+            }
+        }
+        #[derive(
+            Clone,
+            Copy,
+            Debug,
+            PartialEq,
+            Eq,
+            Hash,
+            PartialOrd,
+            Ord,
+            ::prost::Enumeration
+        )]
+        #[repr(i32)]
+        pub enum LbSubsetFallbackPolicy {
+            NoFallback = 0,
+            AnyEndpoint = 1,
+            DefaultSubset = 2,
+        }
+        impl LbSubsetFallbackPolicy {
+            /// String value of the enum field names used in the ProtoBuf definition.
+            ///
+            /// The values are not transformed in any way and thus are considered stable
+            /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+            pub fn as_str_name(&self) -> &'static str {
+                match self {
+                    Self::NoFallback => "NO_FALLBACK",
+                    Self::AnyEndpoint => "ANY_ENDPOINT",
+                    Self::DefaultSubset => "DEFAULT_SUBSET",
+                }
+            }
+            /// Creates an enum from field names used in the ProtoBuf definition.
+            pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+                match value {
+                    "NO_FALLBACK" => Some(Self::NoFallback),
+                    "ANY_ENDPOINT" => Some(Self::AnyEndpoint),
+                    "DEFAULT_SUBSET" => Some(Self::DefaultSubset),
+                    _ => None,
+                }
+            }
+        }
+    }
+    impl ::prost::Name for LbSubsetConfig {
+        const NAME: &'static str = "LbSubsetConfig";
+        const PACKAGE: &'static str = "envoy.config.cluster.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.cluster.v3.Cluster.LbSubsetConfig".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.cluster.v3.Cluster.LbSubsetConfig".into()
+        }
+    }
+    #[derive(Clone, Copy, PartialEq, ::prost::Message)]
+    pub struct CommonLbConfig {
+        #[prost(message, optional, tag = "1")]
+        pub healthy_panic_threshold: ::core::option::Option<
+            super::super::super::super::r#type::v3::Percent,
+        >,
+        #[prost(message, optional, tag = "4")]
+        pub update_merge_window: ::core::option::Option<::prost_types::Duration>,
+        #[prost(oneof = "common_lb_config::LocalityConfigSpecifier", tags = "3")]
+        pub locality_config_specifier: ::core::option::Option<
+            common_lb_config::LocalityConfigSpecifier,
+        >,
+    }
+    /// Nested message and enum types in `CommonLbConfig`.
+    pub mod common_lb_config {
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct LocalityWeightedLbConfig {}
+        impl ::prost::Name for LocalityWeightedLbConfig {
+            const NAME: &'static str = "LocalityWeightedLbConfig";
+            const PACKAGE: &'static str = "envoy.config.cluster.v3";
+            fn full_name() -> ::prost::alloc::string::String {
+                "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig"
+                    .into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig"
+                    .into()
+            }
+        }
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+        pub enum LocalityConfigSpecifier {
+            #[prost(message, tag = "3")]
+            LocalityWeightedLbConfig(LocalityWeightedLbConfig),
+        }
+    }
+    impl ::prost::Name for CommonLbConfig {
+        const NAME: &'static str = "CommonLbConfig";
+        const PACKAGE: &'static str = "envoy.config.cluster.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.cluster.v3.Cluster.CommonLbConfig".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.cluster.v3.Cluster.CommonLbConfig".into()
+        }
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct LeastRequestLbConfig {
+        #[prost(message, optional, tag = "1")]
+        pub choice_count: ::core::option::Option<u32>,
+        #[prost(message, optional, tag = "2")]
+        pub active_request_bias: ::core::option::Option<
+            super::super::super::core::v3::RuntimeDouble,
+        >,
+    }
+    impl ::prost::Name for LeastRequestLbConfig {
+        const NAME: &'static str = "LeastRequestLbConfig";
+        const PACKAGE: &'static str = "envoy.config.cluster.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.cluster.v3.Cluster.LeastRequestLbConfig".into()
+        }
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct RoundRobinLbConfig {}
+    impl ::prost::Name for RoundRobinLbConfig {
+        const NAME: &'static str = "RoundRobinLbConfig";
+        const PACKAGE: &'static str = "envoy.config.cluster.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.cluster.v3.Cluster.RoundRobinLbConfig".into()
+        }
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct RefreshRate {
+        #[prost(message, optional, tag = "1")]
+        pub base_interval: ::core::option::Option<::prost_types::Duration>,
+        #[prost(message, optional, tag = "2")]
+        pub max_interval: ::core::option::Option<::prost_types::Duration>,
+    }
+    impl ::prost::Name for RefreshRate {
+        const NAME: &'static str = "RefreshRate";
+        const PACKAGE: &'static str = "envoy.config.cluster.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.cluster.v3.Cluster.RefreshRate".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.cluster.v3.Cluster.RefreshRate".into()
+        }
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct EdsClusterConfig {
         #[prost(message, optional, tag = "1")]
@@ -197,10 +472,64 @@ pub mod cluster {
             }
         }
     }
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum DnsLookupFamily {
+        Auto = 0,
+        V4Only = 1,
+        V6Only = 2,
+        V4Preferred = 3,
+        All = 4,
+    }
+    impl DnsLookupFamily {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Auto => "AUTO",
+                Self::V4Only => "V4_ONLY",
+                Self::V6Only => "V6_ONLY",
+                Self::V4Preferred => "V4_PREFERRED",
+                Self::All => "ALL",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "AUTO" => Some(Self::Auto),
+                "V4_ONLY" => Some(Self::V4Only),
+                "V6_ONLY" => Some(Self::V6Only),
+                "V4_PREFERRED" => Some(Self::V4Preferred),
+                "ALL" => Some(Self::All),
+                _ => None,
+            }
+        }
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum ClusterDiscoveryType {
         #[prost(enumeration = "DiscoveryType", tag = "2")]
         Type(i32),
+        #[prost(message, tag = "38")]
+        ClusterType(CustomClusterType),
+    }
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum LbConfig {
+        #[prost(message, tag = "37")]
+        LeastRequestLbConfig(LeastRequestLbConfig),
+        #[prost(message, tag = "56")]
+        RoundRobinLbConfig(RoundRobinLbConfig),
     }
 }
 impl ::prost::Name for Cluster {
@@ -211,5 +540,41 @@ impl ::prost::Name for Cluster {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/envoy.config.cluster.v3.Cluster".into()
+    }
+}
+/// The first policy that is known would be taken; here all of them must be known.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoadBalancingPolicy {
+    #[prost(message, repeated, tag = "1")]
+    pub policies: ::prost::alloc::vec::Vec<load_balancing_policy::Policy>,
+}
+/// Nested message and enum types in `LoadBalancingPolicy`.
+pub mod load_balancing_policy {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Policy {
+        #[prost(message, optional, tag = "4")]
+        pub typed_extension_config: ::core::option::Option<
+            super::super::super::core::v3::TypedExtensionConfig,
+        >,
+    }
+    impl ::prost::Name for Policy {
+        const NAME: &'static str = "Policy";
+        const PACKAGE: &'static str = "envoy.config.cluster.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.cluster.v3.LoadBalancingPolicy.Policy".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.cluster.v3.LoadBalancingPolicy.Policy".into()
+        }
+    }
+}
+impl ::prost::Name for LoadBalancingPolicy {
+    const NAME: &'static str = "LoadBalancingPolicy";
+    const PACKAGE: &'static str = "envoy.config.cluster.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.cluster.v3.LoadBalancingPolicy".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.cluster.v3.LoadBalancingPolicy".into()
     }
 }

@@ -77,6 +77,22 @@ impl ::prost::Name for Metadata {
         "/envoy.config.core.v3.Metadata".into()
     }
 }
+/// Replacements of this folder are looked for instead of those of the file.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchedDirectory {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+}
+impl ::prost::Name for WatchedDirectory {
+    const NAME: &'static str = "WatchedDirectory";
+    const PACKAGE: &'static str = "envoy.config.core.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.core.v3.WatchedDirectory".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.core.v3.WatchedDirectory".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ControlPlane {
     #[prost(string, tag = "1")]
@@ -201,6 +217,42 @@ impl ::prost::Name for DataSource {
         "/envoy.config.core.v3.DataSource".into()
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RuntimeFractionalPercent {
+    #[prost(message, optional, tag = "1")]
+    pub default_value: ::core::option::Option<
+        super::super::super::r#type::v3::FractionalPercent,
+    >,
+    #[prost(string, tag = "2")]
+    pub runtime_key: ::prost::alloc::string::String,
+}
+impl ::prost::Name for RuntimeFractionalPercent {
+    const NAME: &'static str = "RuntimeFractionalPercent";
+    const PACKAGE: &'static str = "envoy.config.core.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.core.v3.RuntimeFractionalPercent".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.core.v3.RuntimeFractionalPercent".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RuntimeDouble {
+    #[prost(double, tag = "1")]
+    pub default_value: f64,
+    #[prost(string, tag = "2")]
+    pub runtime_key: ::prost::alloc::string::String,
+}
+impl ::prost::Name for RuntimeDouble {
+    const NAME: &'static str = "RuntimeDouble";
+    const PACKAGE: &'static str = "envoy.config.core.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.core.v3.RuntimeDouble".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.core.v3.RuntimeDouble".into()
+    }
+}
 /// The default value holds: there is no runtime layer to override it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RuntimeUInt32 {
@@ -275,6 +327,55 @@ impl RoutingPriority {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TypedExtensionConfig {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub typed_config: ::core::option::Option<::prost_types::Any>,
+}
+impl ::prost::Name for TypedExtensionConfig {
+    const NAME: &'static str = "TypedExtensionConfig";
+    const PACKAGE: &'static str = "envoy.config.core.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.core.v3.TypedExtensionConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.core.v3.TypedExtensionConfig".into()
+    }
+}
+/// A line or a document with command operators such as `%RESPONSE_CODE%`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SubstitutionFormatString {
+    #[prost(bool, tag = "3")]
+    pub omit_empty_values: bool,
+    #[prost(string, tag = "4")]
+    pub content_type: ::prost::alloc::string::String,
+    #[prost(oneof = "substitution_format_string::Format", tags = "1, 2, 5")]
+    pub format: ::core::option::Option<substitution_format_string::Format>,
+}
+/// Nested message and enum types in `SubstitutionFormatString`.
+pub mod substitution_format_string {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Format {
+        #[prost(string, tag = "1")]
+        TextFormat(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        JsonFormat(::prost_types::Struct),
+        #[prost(message, tag = "5")]
+        TextFormatSource(super::DataSource),
+    }
+}
+impl ::prost::Name for SubstitutionFormatString {
+    const NAME: &'static str = "SubstitutionFormatString";
+    const PACKAGE: &'static str = "envoy.config.core.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.core.v3.SubstitutionFormatString".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.core.v3.SubstitutionFormatString".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GrpcService {
     #[prost(oneof = "grpc_service::TargetSpecifier", tags = "1")]
     pub target_specifier: ::core::option::Option<grpc_service::TargetSpecifier>,
@@ -322,6 +423,24 @@ impl ::prost::Name for AggregatedConfigSource {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/envoy.config.core.v3.AggregatedConfigSource".into()
+    }
+}
+/// A file that holds a DiscoveryResponse, read again when it, or a symbolic link to it, is replaced.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathConfigSource {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub watched_directory: ::core::option::Option<WatchedDirectory>,
+}
+impl ::prost::Name for PathConfigSource {
+    const NAME: &'static str = "PathConfigSource";
+    const PACKAGE: &'static str = "envoy.config.core.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.core.v3.PathConfigSource".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.core.v3.PathConfigSource".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -400,21 +519,27 @@ impl ::prost::Name for ApiConfigSource {
         "/envoy.config.core.v3.ApiConfigSource".into()
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfigSource {
+    #[prost(message, optional, tag = "4")]
+    pub initial_fetch_timeout: ::core::option::Option<::prost_types::Duration>,
     #[prost(enumeration = "ApiVersion", tag = "6")]
     pub resource_api_version: i32,
-    #[prost(oneof = "config_source::ConfigSourceSpecifier", tags = "3")]
+    #[prost(oneof = "config_source::ConfigSourceSpecifier", tags = "1, 3, 8")]
     pub config_source_specifier: ::core::option::Option<
         config_source::ConfigSourceSpecifier,
     >,
 }
 /// Nested message and enum types in `ConfigSource`.
 pub mod config_source {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum ConfigSourceSpecifier {
+        #[prost(string, tag = "1")]
+        Path(::prost::alloc::string::String),
         #[prost(message, tag = "3")]
         Ads(super::AggregatedConfigSource),
+        #[prost(message, tag = "8")]
+        PathConfigSource(super::PathConfigSource),
     }
 }
 impl ::prost::Name for ConfigSource {
@@ -668,6 +793,23 @@ impl ::prost::Name for Address {
         "/envoy.config.core.v3.Address".into()
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CidrRange {
+    #[prost(string, tag = "1")]
+    pub address_prefix: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub prefix_len: ::core::option::Option<u32>,
+}
+impl ::prost::Name for CidrRange {
+    const NAME: &'static str = "CidrRange";
+    const PACKAGE: &'static str = "envoy.config.core.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.core.v3.CidrRange".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.core.v3.CidrRange".into()
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum HealthStatus {
@@ -706,35 +848,20 @@ impl HealthStatus {
         }
     }
 }
-/// A line or a document with command operators such as `%RESPONSE_CODE%`.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SubstitutionFormatString {
-    #[prost(bool, tag = "3")]
-    pub omit_empty_values: bool,
-    #[prost(string, tag = "4")]
-    pub content_type: ::prost::alloc::string::String,
-    #[prost(oneof = "substitution_format_string::Format", tags = "1, 2, 5")]
-    pub format: ::core::option::Option<substitution_format_string::Format>,
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DnsResolverOptions {
+    #[prost(bool, tag = "1")]
+    pub use_tcp_for_dns_lookups: bool,
+    #[prost(bool, tag = "2")]
+    pub no_default_search_domain: bool,
 }
-/// Nested message and enum types in `SubstitutionFormatString`.
-pub mod substitution_format_string {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Format {
-        #[prost(string, tag = "1")]
-        TextFormat(::prost::alloc::string::String),
-        #[prost(message, tag = "2")]
-        JsonFormat(::prost_types::Struct),
-        #[prost(message, tag = "5")]
-        TextFormatSource(super::DataSource),
-    }
-}
-impl ::prost::Name for SubstitutionFormatString {
-    const NAME: &'static str = "SubstitutionFormatString";
+impl ::prost::Name for DnsResolverOptions {
+    const NAME: &'static str = "DnsResolverOptions";
     const PACKAGE: &'static str = "envoy.config.core.v3";
     fn full_name() -> ::prost::alloc::string::String {
-        "envoy.config.core.v3.SubstitutionFormatString".into()
+        "envoy.config.core.v3.DnsResolverOptions".into()
     }
     fn type_url() -> ::prost::alloc::string::String {
-        "/envoy.config.core.v3.SubstitutionFormatString".into()
+        "/envoy.config.core.v3.DnsResolverOptions".into()
     }
 }

@@ -22,6 +22,8 @@ pub struct LbEndpoint {
     pub health_status: i32,
     #[prost(message, optional, tag = "3")]
     pub metadata: ::core::option::Option<super::super::core::v3::Metadata>,
+    #[prost(message, optional, tag = "4")]
+    pub load_balancing_weight: ::core::option::Option<u32>,
     #[prost(oneof = "lb_endpoint::HostIdentifier", tags = "1")]
     pub host_identifier: ::core::option::Option<lb_endpoint::HostIdentifier>,
 }
@@ -49,6 +51,12 @@ pub struct LocalityLbEndpoints {
     pub locality: ::core::option::Option<super::super::core::v3::Locality>,
     #[prost(message, repeated, tag = "2")]
     pub lb_endpoints: ::prost::alloc::vec::Vec<LbEndpoint>,
+    #[prost(message, optional, tag = "3")]
+    pub load_balancing_weight: ::core::option::Option<u32>,
+    #[prost(uint32, tag = "5")]
+    pub priority: u32,
+    #[prost(message, optional, tag = "9")]
+    pub metadata: ::core::option::Option<super::super::core::v3::Metadata>,
 }
 impl ::prost::Name for LocalityLbEndpoints {
     const NAME: &'static str = "LocalityLbEndpoints";
@@ -66,6 +74,54 @@ pub struct ClusterLoadAssignment {
     pub cluster_name: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "2")]
     pub endpoints: ::prost::alloc::vec::Vec<LocalityLbEndpoints>,
+    #[prost(message, optional, tag = "4")]
+    pub policy: ::core::option::Option<cluster_load_assignment::Policy>,
+}
+/// Nested message and enum types in `ClusterLoadAssignment`.
+pub mod cluster_load_assignment {
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Policy {
+        #[prost(message, repeated, tag = "2")]
+        pub drop_overloads: ::prost::alloc::vec::Vec<policy::DropOverload>,
+        #[prost(message, optional, tag = "3")]
+        pub overprovisioning_factor: ::core::option::Option<u32>,
+        #[prost(message, optional, tag = "4")]
+        pub endpoint_stale_after: ::core::option::Option<::prost_types::Duration>,
+    }
+    /// Nested message and enum types in `Policy`.
+    pub mod policy {
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct DropOverload {
+            #[prost(string, tag = "1")]
+            pub category: ::prost::alloc::string::String,
+            #[prost(message, optional, tag = "2")]
+            pub drop_percentage: ::core::option::Option<
+                super::super::super::super::super::r#type::v3::FractionalPercent,
+            >,
+        }
+        impl ::prost::Name for DropOverload {
+            const NAME: &'static str = "DropOverload";
+            const PACKAGE: &'static str = "envoy.config.endpoint.v3";
+            fn full_name() -> ::prost::alloc::string::String {
+                "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload"
+                    .into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload"
+                    .into()
+            }
+        }
+    }
+    impl ::prost::Name for Policy {
+        const NAME: &'static str = "Policy";
+        const PACKAGE: &'static str = "envoy.config.endpoint.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.endpoint.v3.ClusterLoadAssignment.Policy".into()
+        }
+    }
 }
 impl ::prost::Name for ClusterLoadAssignment {
     const NAME: &'static str = "ClusterLoadAssignment";

@@ -7,6 +7,77 @@ pub struct VirtualHost {
     pub domains: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "3")]
     pub routes: ::prost::alloc::vec::Vec<Route>,
+    #[prost(enumeration = "virtual_host::TlsRequirementType", tag = "4")]
+    pub require_tls: i32,
+    #[prost(message, repeated, tag = "7")]
+    pub request_headers_to_add: ::prost::alloc::vec::Vec<
+        super::super::core::v3::HeaderValueOption,
+    >,
+    #[prost(message, repeated, tag = "10")]
+    pub response_headers_to_add: ::prost::alloc::vec::Vec<
+        super::super::core::v3::HeaderValueOption,
+    >,
+    #[prost(string, repeated, tag = "11")]
+    pub response_headers_to_remove: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
+    #[prost(string, repeated, tag = "13")]
+    pub request_headers_to_remove: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
+    #[prost(bool, tag = "14")]
+    pub include_request_attempt_count: bool,
+    #[prost(map = "string, message", tag = "15")]
+    pub typed_per_filter_config: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost_types::Any,
+    >,
+    #[prost(bool, tag = "19")]
+    pub include_attempt_count_in_response: bool,
+    #[prost(message, optional, tag = "24")]
+    pub metadata: ::core::option::Option<super::super::core::v3::Metadata>,
+}
+/// Nested message and enum types in `VirtualHost`.
+pub mod virtual_host {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum TlsRequirementType {
+        None = 0,
+        ExternalOnly = 1,
+        All = 2,
+    }
+    impl TlsRequirementType {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::None => "NONE",
+                Self::ExternalOnly => "EXTERNAL_ONLY",
+                Self::All => "ALL",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "NONE" => Some(Self::None),
+                "EXTERNAL_ONLY" => Some(Self::ExternalOnly),
+                "ALL" => Some(Self::All),
+                _ => None,
+            }
+        }
+    }
 }
 impl ::prost::Name for VirtualHost {
     const NAME: &'static str = "VirtualHost";
@@ -18,10 +89,50 @@ impl ::prost::Name for VirtualHost {
         "/envoy.config.route.v3.VirtualHost".into()
     }
 }
+/// Around an entry of `typed_per_filter_config`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FilterConfig {
+    #[prost(message, optional, tag = "1")]
+    pub config: ::core::option::Option<::prost_types::Any>,
+    #[prost(bool, tag = "2")]
+    pub is_optional: bool,
+    #[prost(bool, tag = "3")]
+    pub disabled: bool,
+}
+impl ::prost::Name for FilterConfig {
+    const NAME: &'static str = "FilterConfig";
+    const PACKAGE: &'static str = "envoy.config.route.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.route.v3.FilterConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.route.v3.FilterConfig".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Route {
     #[prost(message, optional, tag = "1")]
     pub r#match: ::core::option::Option<RouteMatch>,
+    #[prost(message, optional, tag = "4")]
+    pub metadata: ::core::option::Option<super::super::core::v3::Metadata>,
+    #[prost(message, optional, tag = "5")]
+    pub decorator: ::core::option::Option<Decorator>,
+    #[prost(message, repeated, tag = "9")]
+    pub request_headers_to_add: ::prost::alloc::vec::Vec<
+        super::super::core::v3::HeaderValueOption,
+    >,
+    #[prost(message, repeated, tag = "10")]
+    pub response_headers_to_add: ::prost::alloc::vec::Vec<
+        super::super::core::v3::HeaderValueOption,
+    >,
+    #[prost(string, repeated, tag = "11")]
+    pub response_headers_to_remove: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
+    #[prost(string, repeated, tag = "12")]
+    pub request_headers_to_remove: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
     #[prost(map = "string, message", tag = "13")]
     pub typed_per_filter_config: ::std::collections::HashMap<
         ::prost::alloc::string::String,
@@ -29,7 +140,9 @@ pub struct Route {
     >,
     #[prost(string, tag = "14")]
     pub name: ::prost::alloc::string::String,
-    #[prost(oneof = "route::Action", tags = "2")]
+    #[prost(string, tag = "19")]
+    pub stat_prefix: ::prost::alloc::string::String,
+    #[prost(oneof = "route::Action", tags = "2, 3, 7")]
     pub action: ::core::option::Option<route::Action>,
 }
 /// Nested message and enum types in `Route`.
@@ -38,6 +151,10 @@ pub mod route {
     pub enum Action {
         #[prost(message, tag = "2")]
         Route(super::RouteAction),
+        #[prost(message, tag = "3")]
+        Redirect(super::RedirectAction),
+        #[prost(message, tag = "7")]
+        DirectResponse(super::DirectResponseAction),
     }
 }
 impl ::prost::Name for Route {
@@ -50,11 +167,41 @@ impl ::prost::Name for Route {
         "/envoy.config.route.v3.Route".into()
     }
 }
+/// Names the operation in traces.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Decorator {
+    #[prost(string, tag = "1")]
+    pub operation: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub propagate: ::core::option::Option<bool>,
+}
+impl ::prost::Name for Decorator {
+    const NAME: &'static str = "Decorator";
+    const PACKAGE: &'static str = "envoy.config.route.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.route.v3.Decorator".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.route.v3.Decorator".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RouteMatch {
+    #[prost(message, optional, tag = "4")]
+    pub case_sensitive: ::core::option::Option<bool>,
     #[prost(message, repeated, tag = "6")]
     pub headers: ::prost::alloc::vec::Vec<HeaderMatcher>,
-    #[prost(oneof = "route_match::PathSpecifier", tags = "1, 2, 12, 14")]
+    #[prost(message, repeated, tag = "7")]
+    pub query_parameters: ::prost::alloc::vec::Vec<QueryParameterMatcher>,
+    #[prost(message, optional, tag = "8")]
+    pub grpc: ::core::option::Option<route_match::GrpcRouteMatchOptions>,
+    #[prost(message, optional, tag = "9")]
+    pub runtime_fraction: ::core::option::Option<
+        super::super::core::v3::RuntimeFractionalPercent,
+    >,
+    #[prost(message, repeated, tag = "17")]
+    pub cookies: ::prost::alloc::vec::Vec<CookieMatcher>,
+    #[prost(oneof = "route_match::PathSpecifier", tags = "1, 2, 10, 12, 14, 15")]
     pub path_specifier: ::core::option::Option<route_match::PathSpecifier>,
 }
 /// Nested message and enum types in `RouteMatch`.
@@ -72,16 +219,33 @@ pub mod route_match {
             "/envoy.config.route.v3.RouteMatch.ConnectMatcher".into()
         }
     }
+    /// Matches gRPC, by its content type.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct GrpcRouteMatchOptions {}
+    impl ::prost::Name for GrpcRouteMatchOptions {
+        const NAME: &'static str = "GrpcRouteMatchOptions";
+        const PACKAGE: &'static str = "envoy.config.route.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions".into()
+        }
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum PathSpecifier {
         #[prost(string, tag = "1")]
         Prefix(::prost::alloc::string::String),
         #[prost(string, tag = "2")]
         Path(::prost::alloc::string::String),
+        #[prost(message, tag = "10")]
+        SafeRegex(super::super::super::super::r#type::matcher::v3::RegexMatcher),
         #[prost(message, tag = "12")]
         ConnectMatcher(ConnectMatcher),
         #[prost(string, tag = "14")]
         PathSeparatedPrefix(::prost::alloc::string::String),
+        #[prost(message, tag = "15")]
+        PathMatchPolicy(super::super::super::core::v3::TypedExtensionConfig),
     }
 }
 impl ::prost::Name for RouteMatch {
@@ -98,7 +262,14 @@ impl ::prost::Name for RouteMatch {
 pub struct HeaderMatcher {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    #[prost(oneof = "header_matcher::HeaderMatchSpecifier", tags = "4, 7, 13")]
+    #[prost(bool, tag = "8")]
+    pub invert_match: bool,
+    #[prost(bool, tag = "14")]
+    pub treat_missing_header_as_empty: bool,
+    #[prost(
+        oneof = "header_matcher::HeaderMatchSpecifier",
+        tags = "4, 6, 7, 9, 10, 11, 12, 13"
+    )]
     pub header_match_specifier: ::core::option::Option<
         header_matcher::HeaderMatchSpecifier,
     >,
@@ -109,8 +280,18 @@ pub mod header_matcher {
     pub enum HeaderMatchSpecifier {
         #[prost(string, tag = "4")]
         ExactMatch(::prost::alloc::string::String),
+        #[prost(message, tag = "6")]
+        RangeMatch(super::super::super::super::r#type::v3::Int64Range),
         #[prost(bool, tag = "7")]
         PresentMatch(bool),
+        #[prost(string, tag = "9")]
+        PrefixMatch(::prost::alloc::string::String),
+        #[prost(string, tag = "10")]
+        SuffixMatch(::prost::alloc::string::String),
+        #[prost(message, tag = "11")]
+        SafeRegexMatch(super::super::super::super::r#type::matcher::v3::RegexMatcher),
+        #[prost(string, tag = "12")]
+        ContainsMatch(::prost::alloc::string::String),
         #[prost(message, tag = "13")]
         StringMatch(super::super::super::super::r#type::matcher::v3::StringMatcher),
     }
@@ -125,19 +306,119 @@ impl ::prost::Name for HeaderMatcher {
         "/envoy.config.route.v3.HeaderMatcher".into()
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueryParameterMatcher {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(
+        oneof = "query_parameter_matcher::QueryParameterMatchSpecifier",
+        tags = "5, 6"
+    )]
+    pub query_parameter_match_specifier: ::core::option::Option<
+        query_parameter_matcher::QueryParameterMatchSpecifier,
+    >,
+}
+/// Nested message and enum types in `QueryParameterMatcher`.
+pub mod query_parameter_matcher {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum QueryParameterMatchSpecifier {
+        #[prost(message, tag = "5")]
+        StringMatch(super::super::super::super::r#type::matcher::v3::StringMatcher),
+        #[prost(bool, tag = "6")]
+        PresentMatch(bool),
+    }
+}
+impl ::prost::Name for QueryParameterMatcher {
+    const NAME: &'static str = "QueryParameterMatcher";
+    const PACKAGE: &'static str = "envoy.config.route.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.route.v3.QueryParameterMatcher".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.route.v3.QueryParameterMatcher".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CookieMatcher {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub string_match: ::core::option::Option<
+        super::super::super::r#type::matcher::v3::StringMatcher,
+    >,
+    #[prost(bool, tag = "3")]
+    pub invert_match: bool,
+}
+impl ::prost::Name for CookieMatcher {
+    const NAME: &'static str = "CookieMatcher";
+    const PACKAGE: &'static str = "envoy.config.route.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.route.v3.CookieMatcher".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.route.v3.CookieMatcher".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WeightedCluster {
     #[prost(message, repeated, tag = "1")]
     pub clusters: ::prost::alloc::vec::Vec<weighted_cluster::ClusterWeight>,
+    #[prost(string, tag = "2")]
+    pub runtime_key_prefix: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub total_weight: ::core::option::Option<u32>,
+    #[prost(oneof = "weighted_cluster::RandomValueSpecifier", tags = "4, 5")]
+    pub random_value_specifier: ::core::option::Option<
+        weighted_cluster::RandomValueSpecifier,
+    >,
 }
 /// Nested message and enum types in `WeightedCluster`.
 pub mod weighted_cluster {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct ClusterWeight {
         #[prost(string, tag = "1")]
         pub name: ::prost::alloc::string::String,
         #[prost(message, optional, tag = "2")]
         pub weight: ::core::option::Option<u32>,
+        #[prost(message, optional, tag = "3")]
+        pub metadata_match: ::core::option::Option<
+            super::super::super::core::v3::Metadata,
+        >,
+        #[prost(message, repeated, tag = "4")]
+        pub request_headers_to_add: ::prost::alloc::vec::Vec<
+            super::super::super::core::v3::HeaderValueOption,
+        >,
+        #[prost(message, repeated, tag = "5")]
+        pub response_headers_to_add: ::prost::alloc::vec::Vec<
+            super::super::super::core::v3::HeaderValueOption,
+        >,
+        #[prost(string, repeated, tag = "6")]
+        pub response_headers_to_remove: ::prost::alloc::vec::Vec<
+            ::prost::alloc::string::String,
+        >,
+        #[prost(string, repeated, tag = "9")]
+        pub request_headers_to_remove: ::prost::alloc::vec::Vec<
+            ::prost::alloc::string::String,
+        >,
+        #[prost(map = "string, message", tag = "10")]
+        pub typed_per_filter_config: ::std::collections::HashMap<
+            ::prost::alloc::string::String,
+            ::prost_types::Any,
+        >,
+        #[prost(string, tag = "12")]
+        pub cluster_header: ::prost::alloc::string::String,
+        #[prost(oneof = "cluster_weight::HostRewriteSpecifier", tags = "11")]
+        pub host_rewrite_specifier: ::core::option::Option<
+            cluster_weight::HostRewriteSpecifier,
+        >,
+    }
+    /// Nested message and enum types in `ClusterWeight`.
+    pub mod cluster_weight {
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+        pub enum HostRewriteSpecifier {
+            #[prost(string, tag = "11")]
+            HostRewriteLiteral(::prost::alloc::string::String),
+        }
     }
     impl ::prost::Name for ClusterWeight {
         const NAME: &'static str = "ClusterWeight";
@@ -148,6 +429,13 @@ pub mod weighted_cluster {
         fn type_url() -> ::prost::alloc::string::String {
             "/envoy.config.route.v3.WeightedCluster.ClusterWeight".into()
         }
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum RandomValueSpecifier {
+        #[prost(string, tag = "4")]
+        HeaderName(::prost::alloc::string::String),
+        #[prost(message, tag = "5")]
+        UseHashPolicy(bool),
     }
 }
 impl ::prost::Name for WeightedCluster {
@@ -162,21 +450,163 @@ impl ::prost::Name for WeightedCluster {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RouteAction {
+    #[prost(message, optional, tag = "4")]
+    pub metadata_match: ::core::option::Option<super::super::core::v3::Metadata>,
+    #[prost(string, tag = "5")]
+    pub prefix_rewrite: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "8")]
     pub timeout: ::core::option::Option<::prost_types::Duration>,
     #[prost(enumeration = "super::super::core::v3::RoutingPriority", tag = "11")]
     pub priority: i32,
+    #[prost(message, repeated, tag = "15")]
+    pub hash_policy: ::prost::alloc::vec::Vec<route_action::HashPolicy>,
+    #[prost(enumeration = "route_action::ClusterNotFoundResponseCode", tag = "20")]
+    pub cluster_not_found_response_code: i32,
     #[prost(message, optional, tag = "24")]
     pub idle_timeout: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, repeated, tag = "25")]
     pub upgrade_configs: ::prost::alloc::vec::Vec<route_action::UpgradeConfig>,
+    #[prost(message, optional, tag = "32")]
+    pub regex_rewrite: ::core::option::Option<
+        super::super::super::r#type::matcher::v3::RegexMatchAndSubstitute,
+    >,
     #[prost(message, optional, tag = "36")]
     pub max_stream_duration: ::core::option::Option<route_action::MaxStreamDuration>,
-    #[prost(oneof = "route_action::ClusterSpecifier", tags = "1, 3")]
+    #[prost(bool, tag = "38")]
+    pub append_x_forwarded_host: bool,
+    #[prost(message, optional, tag = "41")]
+    pub path_rewrite_policy: ::core::option::Option<
+        super::super::core::v3::TypedExtensionConfig,
+    >,
+    #[prost(oneof = "route_action::ClusterSpecifier", tags = "1, 2, 3")]
     pub cluster_specifier: ::core::option::Option<route_action::ClusterSpecifier>,
+    #[prost(oneof = "route_action::HostRewriteSpecifier", tags = "6, 7, 29, 35")]
+    pub host_rewrite_specifier: ::core::option::Option<
+        route_action::HostRewriteSpecifier,
+    >,
 }
 /// Nested message and enum types in `RouteAction`.
 pub mod route_action {
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct HashPolicy {
+        #[prost(bool, tag = "4")]
+        pub terminal: bool,
+        #[prost(oneof = "hash_policy::PolicySpecifier", tags = "1, 2, 3, 5")]
+        pub policy_specifier: ::core::option::Option<hash_policy::PolicySpecifier>,
+    }
+    /// Nested message and enum types in `HashPolicy`.
+    pub mod hash_policy {
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct Header {
+            #[prost(string, tag = "1")]
+            pub header_name: ::prost::alloc::string::String,
+            #[prost(message, optional, tag = "2")]
+            pub regex_rewrite: ::core::option::Option<
+                super::super::super::super::super::r#type::matcher::v3::RegexMatchAndSubstitute,
+            >,
+        }
+        impl ::prost::Name for Header {
+            const NAME: &'static str = "Header";
+            const PACKAGE: &'static str = "envoy.config.route.v3";
+            fn full_name() -> ::prost::alloc::string::String {
+                "envoy.config.route.v3.RouteAction.HashPolicy.Header".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/envoy.config.route.v3.RouteAction.HashPolicy.Header".into()
+            }
+        }
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct CookieAttribute {
+            #[prost(string, tag = "1")]
+            pub name: ::prost::alloc::string::String,
+            #[prost(string, tag = "2")]
+            pub value: ::prost::alloc::string::String,
+        }
+        impl ::prost::Name for CookieAttribute {
+            const NAME: &'static str = "CookieAttribute";
+            const PACKAGE: &'static str = "envoy.config.route.v3";
+            fn full_name() -> ::prost::alloc::string::String {
+                "envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute".into()
+            }
+        }
+        #[derive(Clone, PartialEq, ::prost::Message)]
+        pub struct Cookie {
+            #[prost(string, tag = "1")]
+            pub name: ::prost::alloc::string::String,
+            #[prost(message, optional, tag = "2")]
+            pub ttl: ::core::option::Option<::prost_types::Duration>,
+            #[prost(string, tag = "3")]
+            pub path: ::prost::alloc::string::String,
+            #[prost(message, repeated, tag = "4")]
+            pub attributes: ::prost::alloc::vec::Vec<CookieAttribute>,
+        }
+        impl ::prost::Name for Cookie {
+            const NAME: &'static str = "Cookie";
+            const PACKAGE: &'static str = "envoy.config.route.v3";
+            fn full_name() -> ::prost::alloc::string::String {
+                "envoy.config.route.v3.RouteAction.HashPolicy.Cookie".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/envoy.config.route.v3.RouteAction.HashPolicy.Cookie".into()
+            }
+        }
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct ConnectionProperties {
+            #[prost(bool, tag = "1")]
+            pub source_ip: bool,
+        }
+        impl ::prost::Name for ConnectionProperties {
+            const NAME: &'static str = "ConnectionProperties";
+            const PACKAGE: &'static str = "envoy.config.route.v3";
+            fn full_name() -> ::prost::alloc::string::String {
+                "envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties"
+                    .into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties"
+                    .into()
+            }
+        }
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        pub struct QueryParameter {
+            #[prost(string, tag = "1")]
+            pub name: ::prost::alloc::string::String,
+        }
+        impl ::prost::Name for QueryParameter {
+            const NAME: &'static str = "QueryParameter";
+            const PACKAGE: &'static str = "envoy.config.route.v3";
+            fn full_name() -> ::prost::alloc::string::String {
+                "envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter".into()
+            }
+            fn type_url() -> ::prost::alloc::string::String {
+                "/envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter".into()
+            }
+        }
+        #[derive(Clone, PartialEq, ::prost::Oneof)]
+        pub enum PolicySpecifier {
+            #[prost(message, tag = "1")]
+            Header(Header),
+            #[prost(message, tag = "2")]
+            Cookie(Cookie),
+            #[prost(message, tag = "3")]
+            ConnectionProperties(ConnectionProperties),
+            #[prost(message, tag = "5")]
+            QueryParameter(QueryParameter),
+        }
+    }
+    impl ::prost::Name for HashPolicy {
+        const NAME: &'static str = "HashPolicy";
+        const PACKAGE: &'static str = "envoy.config.route.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.route.v3.RouteAction.HashPolicy".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.route.v3.RouteAction.HashPolicy".into()
+        }
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct UpgradeConfig {
         #[prost(string, tag = "1")]
@@ -227,12 +657,66 @@ pub mod route_action {
             "/envoy.config.route.v3.RouteAction.MaxStreamDuration".into()
         }
     }
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum ClusterNotFoundResponseCode {
+        ServiceUnavailable = 0,
+        NotFound = 1,
+        InternalServerError = 2,
+    }
+    impl ClusterNotFoundResponseCode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::ServiceUnavailable => "SERVICE_UNAVAILABLE",
+                Self::NotFound => "NOT_FOUND",
+                Self::InternalServerError => "INTERNAL_SERVER_ERROR",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "SERVICE_UNAVAILABLE" => Some(Self::ServiceUnavailable),
+                "NOT_FOUND" => Some(Self::NotFound),
+                "INTERNAL_SERVER_ERROR" => Some(Self::InternalServerError),
+                _ => None,
+            }
+        }
+    }
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum ClusterSpecifier {
         #[prost(string, tag = "1")]
         Cluster(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        ClusterHeader(::prost::alloc::string::String),
         #[prost(message, tag = "3")]
         WeightedClusters(super::WeightedCluster),
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum HostRewriteSpecifier {
+        #[prost(string, tag = "6")]
+        HostRewriteLiteral(::prost::alloc::string::String),
+        #[prost(message, tag = "7")]
+        AutoHostRewrite(bool),
+        #[prost(string, tag = "29")]
+        HostRewriteHeader(::prost::alloc::string::String),
+        #[prost(message, tag = "35")]
+        HostRewritePathRegex(
+            super::super::super::super::r#type::matcher::v3::RegexMatchAndSubstitute,
+        ),
     }
 }
 impl ::prost::Name for RouteAction {
@@ -245,16 +729,159 @@ impl ::prost::Name for RouteAction {
         "/envoy.config.route.v3.RouteAction".into()
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RedirectAction {
+    #[prost(string, tag = "1")]
+    pub host_redirect: ::prost::alloc::string::String,
+    #[prost(enumeration = "redirect_action::RedirectResponseCode", tag = "3")]
+    pub response_code: i32,
+    #[prost(bool, tag = "6")]
+    pub strip_query: bool,
+    #[prost(uint32, tag = "8")]
+    pub port_redirect: u32,
+    #[prost(oneof = "redirect_action::PathRewriteSpecifier", tags = "2, 5, 9")]
+    pub path_rewrite_specifier: ::core::option::Option<
+        redirect_action::PathRewriteSpecifier,
+    >,
+    #[prost(oneof = "redirect_action::SchemeRewriteSpecifier", tags = "4, 7")]
+    pub scheme_rewrite_specifier: ::core::option::Option<
+        redirect_action::SchemeRewriteSpecifier,
+    >,
+}
+/// Nested message and enum types in `RedirectAction`.
+pub mod redirect_action {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum RedirectResponseCode {
+        MovedPermanently = 0,
+        Found = 1,
+        SeeOther = 2,
+        TemporaryRedirect = 3,
+        PermanentRedirect = 4,
+    }
+    impl RedirectResponseCode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::MovedPermanently => "MOVED_PERMANENTLY",
+                Self::Found => "FOUND",
+                Self::SeeOther => "SEE_OTHER",
+                Self::TemporaryRedirect => "TEMPORARY_REDIRECT",
+                Self::PermanentRedirect => "PERMANENT_REDIRECT",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "MOVED_PERMANENTLY" => Some(Self::MovedPermanently),
+                "FOUND" => Some(Self::Found),
+                "SEE_OTHER" => Some(Self::SeeOther),
+                "TEMPORARY_REDIRECT" => Some(Self::TemporaryRedirect),
+                "PERMANENT_REDIRECT" => Some(Self::PermanentRedirect),
+                _ => None,
+            }
+        }
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum PathRewriteSpecifier {
+        #[prost(string, tag = "2")]
+        PathRedirect(::prost::alloc::string::String),
+        #[prost(string, tag = "5")]
+        PrefixRewrite(::prost::alloc::string::String),
+        #[prost(message, tag = "9")]
+        RegexRewrite(
+            super::super::super::super::r#type::matcher::v3::RegexMatchAndSubstitute,
+        ),
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum SchemeRewriteSpecifier {
+        #[prost(bool, tag = "4")]
+        HttpsRedirect(bool),
+        #[prost(string, tag = "7")]
+        SchemeRedirect(::prost::alloc::string::String),
+    }
+}
+impl ::prost::Name for RedirectAction {
+    const NAME: &'static str = "RedirectAction";
+    const PACKAGE: &'static str = "envoy.config.route.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.route.v3.RedirectAction".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.route.v3.RedirectAction".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DirectResponseAction {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(message, optional, tag = "2")]
+    pub body: ::core::option::Option<super::super::core::v3::DataSource>,
+    #[prost(message, optional, tag = "3")]
+    pub body_format: ::core::option::Option<
+        super::super::core::v3::SubstitutionFormatString,
+    >,
+}
+impl ::prost::Name for DirectResponseAction {
+    const NAME: &'static str = "DirectResponseAction";
+    const PACKAGE: &'static str = "envoy.config.route.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.route.v3.DirectResponseAction".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.route.v3.DirectResponseAction".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RouteConfiguration {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "2")]
     pub virtual_hosts: ::prost::alloc::vec::Vec<VirtualHost>,
+    #[prost(message, repeated, tag = "4")]
+    pub response_headers_to_add: ::prost::alloc::vec::Vec<
+        super::super::core::v3::HeaderValueOption,
+    >,
+    #[prost(string, repeated, tag = "5")]
+    pub response_headers_to_remove: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
+    #[prost(message, repeated, tag = "6")]
+    pub request_headers_to_add: ::prost::alloc::vec::Vec<
+        super::super::core::v3::HeaderValueOption,
+    >,
     #[prost(message, optional, tag = "7")]
     pub validate_clusters: ::core::option::Option<bool>,
+    #[prost(string, repeated, tag = "8")]
+    pub request_headers_to_remove: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
+    #[prost(bool, tag = "10")]
+    pub most_specific_header_mutations_wins: bool,
+    #[prost(message, optional, tag = "11")]
+    pub max_direct_response_body_size_bytes: ::core::option::Option<u32>,
     #[prost(bool, tag = "14")]
     pub ignore_port_in_host_matching: bool,
+    #[prost(map = "string, message", tag = "16")]
+    pub typed_per_filter_config: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost_types::Any,
+    >,
+    #[prost(message, optional, tag = "17")]
+    pub metadata: ::core::option::Option<super::super::core::v3::Metadata>,
 }
 impl ::prost::Name for RouteConfiguration {
     const NAME: &'static str = "RouteConfiguration";

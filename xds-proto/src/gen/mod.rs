@@ -50,6 +50,20 @@ pub mod envoy {
                 }
             }
         }
+        pub mod clusters {
+            pub mod common {
+                pub mod dns {
+                    pub mod v3 {
+                        include!("envoy.extensions.clusters.common.dns.v3.rs");
+                    }
+                }
+            }
+            pub mod dns {
+                pub mod v3 {
+                    include!("envoy.extensions.clusters.dns.v3.rs");
+                }
+            }
+        }
         pub mod filters {
             pub mod http {
                 pub mod router {
@@ -62,6 +76,58 @@ pub mod envoy {
                 pub mod http_connection_manager {
                     pub mod v3 {
                         include!("envoy.extensions.filters.network.http_connection_manager.v3.rs");
+                    }
+                }
+            }
+        }
+        pub mod load_balancing_policies {
+            pub mod common {
+                pub mod v3 {
+                    include!("envoy.extensions.load_balancing_policies.common.v3.rs");
+                }
+            }
+            pub mod least_request {
+                pub mod v3 {
+                    include!("envoy.extensions.load_balancing_policies.least_request.v3.rs");
+                }
+            }
+            pub mod random {
+                pub mod v3 {
+                    include!("envoy.extensions.load_balancing_policies.random.v3.rs");
+                }
+            }
+            pub mod round_robin {
+                pub mod v3 {
+                    include!("envoy.extensions.load_balancing_policies.round_robin.v3.rs");
+                }
+            }
+            pub mod wrr_locality {
+                pub mod v3 {
+                    include!("envoy.extensions.load_balancing_policies.wrr_locality.v3.rs");
+                }
+            }
+        }
+        pub mod network {
+            pub mod dns_resolver {
+                pub mod cares {
+                    pub mod v3 {
+                        include!("envoy.extensions.network.dns_resolver.cares.v3.rs");
+                    }
+                }
+            }
+        }
+        pub mod path {
+            pub mod r#match {
+                pub mod uri_template {
+                    pub mod v3 {
+                        include!("envoy.extensions.path.r#match.uri_template.v3.rs");
+                    }
+                }
+            }
+            pub mod rewrite {
+                pub mod uri_template {
+                    pub mod v3 {
+                        include!("envoy.extensions.path.rewrite.uri_template.v3.rs");
                     }
                 }
             }
@@ -79,6 +145,9 @@ pub mod envoy {
             pub mod v3 {
                 include!("envoy.r#type.matcher.v3.rs");
             }
+        }
+        pub mod v3 {
+            include!("envoy.r#type.v3.rs");
         }
     }
     pub mod service {
@@ -98,6 +167,11 @@ pub mod weir {
     pub mod limits {
         pub mod v1 {
             include!("weir.limits.v1.rs");
+        }
+    }
+    pub mod r#match {
+        pub mod v1 {
+            include!("weir.r#match.v1.rs");
         }
     }
     pub mod split {

@@ -6,16 +6,103 @@ pub struct SplitPolicy {
     /// Mixed into the hash, so that the same users are not first in each rollout.
     #[prost(string, tag = "2")]
     pub salt: ::prost::alloc::string::String,
-    #[prost(oneof = "split_policy::Key", tags = "1")]
+    /// A header that names an arm, whatever its weight.
+    #[prost(string, tag = "6")]
+    pub override_header: ::prost::alloc::string::String,
+    /// Arms of weight 0 that keep the users they have. For cookies that the proxy makes, which carry the arm's name.
+    #[prost(string, repeated, tag = "7")]
+    pub draining_arms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "split_policy::Unavailable", tag = "8")]
+    pub when_unavailable: i32,
+    /// Requests with the same value stay on the same arm. Those without one go by the exact sequence.
+    #[prost(oneof = "split_policy::Key", tags = "1, 3, 4, 5")]
     pub key: ::core::option::Option<split_policy::Key>,
 }
 /// Nested message and enum types in `SplitPolicy`.
 pub mod split_policy {
+    /// A cookie whose value is the user. With a time to live, a request without it gets one; 0 is a cookie of the session.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Cookie {
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        #[prost(message, optional, tag = "2")]
+        pub ttl: ::core::option::Option<::prost_types::Duration>,
+        #[prost(string, tag = "3")]
+        pub path: ::prost::alloc::string::String,
+    }
+    impl ::prost::Name for Cookie {
+        const NAME: &'static str = "Cookie";
+        const PACKAGE: &'static str = "weir.split.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "weir.split.v1.SplitPolicy.Cookie".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/weir.split.v1.SplitPolicy.Cookie".into()
+        }
+    }
+    /// The address of whoever asks, as the listener knows it.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct SourceIp {}
+    impl ::prost::Name for SourceIp {
+        const NAME: &'static str = "SourceIp";
+        const PACKAGE: &'static str = "weir.split.v1";
+        fn full_name() -> ::prost::alloc::string::String {
+            "weir.split.v1.SplitPolicy.SourceIp".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/weir.split.v1.SplitPolicy.SourceIp".into()
+        }
+    }
+    /// What happens to the requests of an arm that has no usable endpoint.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Unavailable {
+        /// They fail.
+        Fail = 0,
+        /// The other arms take them, by their weights.
+        Spill = 1,
+    }
+    impl Unavailable {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Fail => "FAIL",
+                Self::Spill => "SPILL",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "FAIL" => Some(Self::Fail),
+                "SPILL" => Some(Self::Spill),
+                _ => None,
+            }
+        }
+    }
+    /// Requests with the same value stay on the same arm. Those without one go by the exact sequence.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Key {
-        /// Requests with the same value of this header stay on the same arm.
         #[prost(string, tag = "1")]
         Header(::prost::alloc::string::String),
+        #[prost(message, tag = "3")]
+        Cookie(Cookie),
+        #[prost(message, tag = "4")]
+        SourceIp(SourceIp),
+        #[prost(string, tag = "5")]
+        QueryParameter(::prost::alloc::string::String),
     }
 }
 impl ::prost::Name for SplitPolicy {
