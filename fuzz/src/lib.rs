@@ -76,7 +76,7 @@ pub fn chunked(bytes: &[u8], cut: usize) {
 pub fn writer_round_trip(bytes: &[u8]) {
     let mut head = RequestHead::default();
     if parse_request(bytes, &RequestRules::default(), &mut head) == Ok(true) {
-        let edits = RequestEdits { fallback_host: b"fallback", added: b"" };
+        let edits = RequestEdits { fallback_host: b"fallback", ..RequestEdits::default() };
         let mut out = Vec::new();
         write_request(&mut out, bytes, &head, &edits);
         let mut again = RequestHead::default();

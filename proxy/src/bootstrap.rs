@@ -8,15 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message as _;
-use proxy_core::config::{Address, Cluster, EndpointSource, Listener, LoadAssignment};
+use proxy_core::config::{Address, Cluster, EndpointSource, Listener, NodeFacts};
 use proxy_core::snapshot::{CompileError, Snapshot};
 use proxy_core::xds::translate::{self, Accepted};
-use proxy_core::xds::{Held, Rejection, Resources, StaticConflict, Subscriptions};
+use proxy_core::xds::{Held, Origin, Rejection, Resources, StaticConflict, Subscriptions};
 use xds_proto::envoy::config::bootstrap::v3 as bootstrap_proto;
 use xds_proto::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
 use xds_proto::envoy::config::cluster::v3 as cluster_proto;
 use xds_proto::envoy::config::core::v3::api_config_source::ApiType;
-use xds_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use xds_proto::envoy::config::core::v3::grpc_service::TargetSpecifier;
 use xds_proto::envoy::config::core::v3::node::UserAgentVersionType;
 use xds_proto::envoy::config::core::v3::{ApiConfigSource, ApiVersion, ConfigSource, Node};
@@ -155,7 +154,7 @@ impl Bootstrap {
     /// # Errors
     /// They contradict one another.
     pub fn validate(&self) -> Result<(), BootstrapError> {
-        Snapshot::default().next(&self.resources.config())?;
+        Snapshot::default().next(&self.resources.config(), |_| false)?;
         let mut owners: HashMap<&Address, &str> = HashMap::new();
         for listener in self.resources.listeners() {
             let Listener { name, address, .. } = &*listener.value;
@@ -182,12 +181,12 @@ impl Bootstrap {
         let DynamicResources { lds_config, cds_config, ads_config } = dynamic_resources.unwrap_or_default();
 
         let subscriptions = Subscriptions {
-            listeners: uses_ads("dynamic_resources.lds_config", lds_config)?,
-            clusters: uses_ads("dynamic_resources.cds_config", cds_config)?,
+            listeners: origin("dynamic_resources.lds_config", lds_config)?,
+            clusters: origin("dynamic_resources.cds_config", cds_config)?,
         };
         let (control_plane, clusters) = match ads_config {
             Some(ads) => control_plane(ads, clusters)?,
-            None if subscriptions.listeners || subscriptions.clusters => {
+            None if [&subscriptions.listeners, &subscriptions.clusters].contains(&&Some(Origin::Ads)) => {
                 return Err(setting(
                     "dynamic_resources.ads_config",
                     "is required where lds_config or cds_config says ads",
@@ -210,32 +209,25 @@ impl Bootstrap {
         };
         let listeners = listeners.iter().map(type_url::pack).map(held_listener).collect::<Result<_, _>>()?;
         let clusters = clusters.iter().map(type_url::pack).map(held_cluster).collect::<Result<_, _>>()?;
-        let resources = Resources::with_static(listeners, clusters)?;
+        let mut resources = Resources::with_static(listeners, clusters)?;
+        let metadata = node.metadata.as_ref().map(translate::flattened);
+        resources.set_node(NodeFacts(metadata.unwrap_or_default()));
         Ok(Self { node, admin, control_plane, subscriptions, resources, warnings })
     }
 }
 
 fn held_listener(raw: Any) -> Result<Held<Listener>, Rejection> {
     let Accepted { value, .. } = translate::listener(&raw)?;
-    Ok(Held { raw, version: String::new(), value: Arc::new(value) })
+    Ok(Held { raw: Arc::new(raw), version: String::new(), value: Arc::new(value) })
 }
 
 fn held_cluster(raw: Any) -> Result<Held<Cluster>, Rejection> {
     let Accepted { value, .. } = translate::cluster(&raw)?;
-    Ok(Held { raw, version: String::new(), value: Arc::new(value) })
+    Ok(Held { raw: Arc::new(raw), version: String::new(), value: Arc::new(value) })
 }
 
-fn uses_ads(path: &'static str, source: Option<ConfigSource>) -> Result<bool, BootstrapError> {
-    let Some(ConfigSource { resource_api_version, config_source_specifier }) = source else {
-        return Ok(false);
-    };
-    if resource_api_version == ApiVersion::V2 as i32 {
-        return Err(setting(path, "resource_api_version V2 is not supported"));
-    }
-    match config_source_specifier {
-        Some(ConfigSourceSpecifier::Ads(_)) => Ok(true),
-        None => Err(setting(path, "only `ads: {}` is supported")),
-    }
+fn origin(path: &'static str, source: Option<ConfigSource>) -> Result<Option<Origin>, BootstrapError> {
+    source.map(|source| translate::origin(source).map_err(|reason| setting(path, reason))).transpose()
 }
 
 /// The addresses of the control plane, and the clusters that serve traffic: the one that leads to the control plane
@@ -268,10 +260,9 @@ fn control_plane(
     cluster.typed_extension_protocol_options.clear();
     let addresses = match translate::cluster(&type_url::pack(&cluster))?.value.endpoints {
         EndpointSource::Static(assignment) => {
-            let LoadAssignment { endpoints } = &*assignment;
-            endpoints.iter().map(|endpoint| endpoint.address.clone()).collect::<Vec<_>>()
+            assignment.endpoints().map(|endpoint| endpoint.address.clone()).collect::<Vec<_>>()
         }
-        EndpointSource::Eds(_) => Vec::new(),
+        EndpointSource::Eds(_) | EndpointSource::EdsFile(..) | EndpointSource::Dns(_) => Vec::new(),
     };
     if addresses.is_empty() {
         let reason = format!("cluster {:?} must have static endpoints", cluster.name);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proxy_core::config::{Address, ListenerName};
+use proxy_core::config::{Address, ClusterName, DnsTargets, ListenerName, LoadAssignment};
 use proxy_core::snapshot::{CompileError, Snapshot};
 use proxy_core::xds::{AdsClient, Conclusion, Review, Subscriptions};
 use tokio::sync::Notify;
@@ -37,6 +37,8 @@ pub(crate) struct Controller {
     /// The address that workers accept on, by the listener's slot.
     listening: HashMap<usize, Address>,
     subscriptions: Subscriptions,
+    /// Listeners that were removed, and when those of their connections that are open still are let go.
+    departing: HashMap<ListenerName, Instant>,
     /// What has been said of `alt_stat_name` and the like need not be said again.
     said: std::collections::BTreeSet<xds_proto::gate::IgnoredField>,
     pub(crate) phase: Phase,
@@ -44,6 +46,9 @@ pub(crate) struct Controller {
     pub(crate) health_failed: bool,
     /// Somebody wants the process to end.
     pub(crate) quit: Arc<Notify>,
+    changed: Arc<Notify>,
+    wake: Arc<Notify>,
+    pending: Vec<DiscoveryRequest>,
     pub(crate) node: Node,
     started: Instant,
     /// Refusals without an acceptance in between.
@@ -73,7 +78,10 @@ impl Controller {
             started: Instant::now(),
             health_failed: false,
             quit: shared.quit.clone(),
-            client: AdsClient::new(node, subscriptions, resources),
+            changed: Arc::default(),
+            wake: Arc::default(),
+            pending: Vec::new(),
+            client: AdsClient::new(node, subscriptions.clone(), resources),
             publisher: Publisher::new(shared.snapshots.clone(), workers.clone(), registry.clone()),
             registry,
             workers,
@@ -81,6 +89,7 @@ impl Controller {
             logs: shared.logs.clone(),
             listening: HashMap::new(),
             subscriptions,
+            departing: HashMap::new(),
             said: std::collections::BTreeSet::new(),
             phase: Phase::Initializing,
             refusals_in_a_row: 0,
@@ -101,7 +110,9 @@ impl Controller {
     }
 
     fn compile(&self, config: &proxy_core::config::Config) -> Result<Snapshot, CompileError> {
-        self.publisher.current().next(config)
+        let now = Instant::now();
+        let stays = |name: &ListenerName| self.departing.get(name).is_none_or(|end| now < *end);
+        self.publisher.current().next(config, stays)
     }
 
     /// A stream to the control plane is open: what to ask for.
@@ -122,7 +133,48 @@ impl Controller {
             // What is served until the end stays as it is, and no port is opened again.
             return Vec::new();
         }
-        let mut review = self.client.review(response);
+        let review = self.client.review(response);
+        self.take(review)
+    }
+
+    /// Takes what a file holds.
+    pub(crate) fn receive_file(&mut self, path: &Arc<str>, response: DiscoveryResponse) {
+        if self.phase != Phase::Draining {
+            let review = self.client.review_file(path, response);
+            let requests = self.take(review);
+            self.pending.extend(requests);
+            self.wake.notify_one();
+        }
+    }
+
+    /// A file cannot be read as what it should hold. What it held before stays.
+    pub(crate) fn refuse_file(&mut self, type_url: &str, path: &str, reason: &str) {
+        tracing::warn!("refused: {path}: {reason}");
+        let kind = type_url::short_name(type_url).to_owned();
+        self.registry.xds(|counts| *counts.rejected.entry(kind).or_default() += 1);
+    }
+
+    /// Takes the endpoints that the names of a cluster have now.
+    pub(crate) fn receive_resolved(
+        &mut self,
+        cluster: ClusterName,
+        targets: Arc<DnsTargets>,
+        endpoints: LoadAssignment,
+    ) {
+        if self.phase != Phase::Draining {
+            let review = self.client.review_resolved(cluster, targets, endpoints);
+            let requests = self.take(review);
+            self.pending.extend(requests);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Requests for the control plane that no response of it gave rise to.
+    pub(crate) fn pending_requests(&mut self) -> Vec<DiscoveryRequest> {
+        std::mem::take(&mut self.pending)
+    }
+
+    fn take(&mut self, mut review: Review) -> Vec<DiscoveryRequest> {
         self.open_listeners(&mut review);
         let snapshot = match self.compile(review.config()) {
             Ok(snapshot) => Some(snapshot),
@@ -139,7 +191,20 @@ impl Controller {
         self.refusals_in_a_row =
             if conclusion.rejections.is_empty() { 0 } else { self.refusals_in_a_row.saturating_add(1) };
         self.report(&conclusion);
+        self.changed.notify_waiters();
         conclusion.requests
+    }
+
+    /// Lets go of removed listeners whose time is over.
+    pub(crate) fn let_go(&mut self) {
+        let now = Instant::now();
+        if !self.departing.values().any(|end| *end <= now) {
+            return;
+        }
+        if let Ok(snapshot) = self.compile(&self.client.resources().config()) {
+            self.publish(snapshot);
+        }
+        self.departing.retain(|_, end| *end > now);
     }
 
     /// How long to wait before the last refusal is sent. Some control planes answer a refusal with the same again, at once;
@@ -177,7 +242,14 @@ impl Controller {
 
     fn publish(&mut self, snapshot: Snapshot) {
         let wanted: HashMap<usize, Address> =
-            snapshot.listeners().map(|(slot, listener)| (slot, listener.address.clone())).collect();
+            snapshot.live_listeners().map(|(slot, listener)| (slot, listener.address.clone())).collect();
+        for (_, listener) in snapshot.live_listeners() {
+            self.departing.remove(&listener.name);
+        }
+        for (_, listener) in snapshot.listeners().filter(|(_, listener)| listener.is_departing) {
+            let end = Instant::now() + listener.http.timeouts.drain;
+            self.departing.entry(listener.name.clone()).or_insert(end);
+        }
         self.publisher.publish(snapshot);
         // One whose sockets could not be shared is not in the list, so that the next change tries again.
         let mut listening = HashMap::new();
@@ -228,9 +300,9 @@ impl Controller {
     /// Whether a first configuration is in use: every type that is followed was answered, and every listener serves.
     fn is_configured(&self) -> bool {
         let answered = |url| self.client.is_answered(url);
-        let Subscriptions { listeners, clusters } = self.subscriptions;
-        (!listeners || answered(type_url::LISTENER))
-            && (!clusters || answered(type_url::CLUSTER))
+        let Subscriptions { listeners, clusters } = &self.subscriptions;
+        (listeners.is_none() || answered(type_url::LISTENER))
+            && (clusters.is_none() || answered(type_url::CLUSTER))
             && self.client.resources().listeners().count() == self.listening.len()
     }
 
@@ -265,7 +337,7 @@ impl Controller {
     /// The address that a listener is bound to.
     pub(crate) fn listener_address(&self, name: &str) -> Option<Address> {
         let snapshot = self.publisher.current();
-        let (_, listener) = snapshot.listeners().find(|(_, l)| l.name.as_str() == name)?;
+        let (_, listener) = snapshot.live_listeners().find(|(_, l)| l.name.as_str() == name)?;
         self.sockets.local_address(&listener.address)
     }
 
@@ -303,6 +375,16 @@ impl Controller {
     /// Ends the workers.
     pub(crate) fn stop(&self) {
         self.workers.iter().for_each(|worker| worker.tell(Command::Stop));
+    }
+
+    /// Told when the configuration may want other files or names.
+    pub(crate) fn changed(&self) -> Arc<Notify> {
+        self.changed.clone()
+    }
+
+    /// Told when there are requests that no response gave rise to.
+    pub(crate) fn wake(&self) -> Arc<Notify> {
+        self.wake.clone()
     }
 
     pub(crate) fn free_retired(&mut self) {

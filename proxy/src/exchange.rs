@@ -23,6 +23,10 @@ pub(crate) struct Exchange {
     pub(crate) added: Vec<u8>,
     /// Lines that this hop adds to the response.
     pub(crate) answered: Vec<u8>,
+    /// The target that leaves, where the route rewrites it.
+    pub(crate) target: Vec<u8>,
+    /// The host that leaves, where the route rewrites it.
+    pub(crate) host: Vec<u8>,
     pub(crate) progress: Progress,
 }
 
@@ -54,7 +58,7 @@ impl Exchange {
             buffer.clear();
             buffer.shrink_to(MAX_KEPT);
         }
-        for lines in [&mut self.added, &mut self.answered] {
+        for lines in [&mut self.added, &mut self.answered, &mut self.target, &mut self.host] {
             lines.clear();
             lines.shrink_to(HEAD_BUFFER);
         }

@@ -1,6 +1,7 @@
 //! The life of a request, top to bottom: normalise, sanitise, match, admit, pick, send, observe.
 
 mod context;
+mod edits;
 mod observe;
 mod plan;
 mod reason;
@@ -15,12 +16,12 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use proxy_core::config::RouteOptions;
+use proxy_core::config::{Action, Arm, ClusterRef, Forward, RouteOptions};
 use proxy_core::hop;
 use proxy_core::http1::{HeaderId, Method};
 use proxy_core::overload::Pressure;
 use proxy_core::path::{self, Normalized};
-use proxy_core::route::{HeadView, NoRoute};
+use proxy_core::route::{Asked, Caller, HeadView, NoRoute, RequestView as _, set_cookie};
 use rand::Rng as _;
 
 pub(crate) use context::RequestContext;
@@ -34,7 +35,7 @@ use crate::upstream::{InFlight, Pool};
 use crate::worker::view::{ClusterView, RouteView};
 use observe::observe;
 use plan::{Plan, Tunnel};
-use reply::answer;
+use reply::{Answer, answer};
 use send::{Upload, send, terminate_connect};
 
 /// What is known of a request once it was routed, for the log and the counters.
@@ -42,6 +43,8 @@ use send::{Upload, send, terminate_connect};
 struct Routed {
     route: Option<Rc<RouteView>>,
     arm: usize,
+    /// The arm that should have taken it, and had no usable endpoint.
+    spilled_from: Option<usize>,
     cluster: Option<Rc<ClusterView>>,
     pool: Option<Rc<Pool>>,
 }
@@ -76,7 +79,9 @@ pub(crate) enum Next {
 pub(crate) async fn serve(cx: &RequestContext<'_>, client: &mut Socket, exchange: &mut Exchange) -> Next {
     cx.connection.requests.set(cx.connection.requests.get() + 1);
     cx.listener.cells.requests.add(1);
-    exchange.answered.clear();
+    for lines in [&mut exchange.answered, &mut exchange.target, &mut exchange.host] {
+        lines.clear();
+    }
     exchange.progress = Progress { is_timed: cx.listener.wants_phases, ..Progress::default() };
     let mut routed = Routed::default();
     let outcome = {
@@ -85,9 +90,9 @@ pub(crate) async fn serve(cx: &RequestContext<'_>, client: &mut Socket, exchange
     };
     let finished = match outcome {
         Ok(Ok(finished)) => finished,
-        Ok(Err(reason)) => return answer(cx, &routed, client, exchange, reason).await,
+        Ok(Err(local)) => return answer(cx, &routed, client, exchange, local).await,
         Err(limit) if !exchange.progress.answering => {
-            return answer(cx, &routed, client, exchange, limit.into()).await;
+            return answer(cx, &routed, client, exchange, Reason::from(limit).into()).await;
         }
         Err(limit) => Finished {
             status: if exchange.progress.answered { exchange.response.status } else { 0 },
@@ -110,33 +115,44 @@ pub(crate) async fn serve(cx: &RequestContext<'_>, client: &mut Socket, exchange
     }
 }
 
-/// Normalise, match, admit, pick, send. A failure means that nothing was sent to the client yet.
+/// Normalise, match, admit, pick, send. What is answered here means that nothing was sent to the client yet.
 async fn exchange_with_upstream(
     cx: &RequestContext<'_>,
     client: &mut Socket,
     exchange: &mut Exchange,
     routed: &mut Routed,
-) -> Result<Finished, Reason> {
+) -> Result<Finished, Answer> {
     if cx.worker.pressure() == Pressure::Shed {
-        return Err(Reason::Overloaded);
+        return Err(Reason::Overloaded.into());
     }
     normalize(cx, exchange)?;
     // Before anything is decided: what a stranger may not say must not be matched either.
     add_hop_headers(cx, exchange);
-    let (cluster, route) = route(cx, exchange, routed)?;
-    let options = &route.compiled().options;
+    let route = find_route(cx, exchange, routed)?;
+    let forward = match &route.config().action {
+        Action::Forward(forward) => forward,
+        Action::Redirect(_) | Action::Respond(_) => return Err(Answer::OfRoute),
+    };
+    let cluster = choose_arm(cx, exchange, routed, &route, forward)?;
+    let options = &forward.options;
     check_tunnel(cx, exchange, options)?;
     let plan = Plan::new(cx, &cluster, options, &exchange.request);
-    let pool = cluster.pick(cx.worker).ok_or(Reason::NoEndpoint)?;
+    let labels = forward.split.arms[routed.arm].subset.as_deref();
+    let (endpoint, pool) = cluster.pick(cx.worker, labels)?;
     routed.pool = Some(pool.clone());
     let admitted = InFlight::admit(&pool, &cluster.table, options.priority);
     let _in_flight = admitted.inspect_err(|_| cluster.cells.request_overflows.add(1))?;
+    edits::request(cx, routed, exchange);
+    if route.table.host_config(route.compiled()).counts_attempts {
+        exchange.added.extend_from_slice(b"x-envoy-attempt-count: 1\r\n");
+    }
+    edits::target(routed, forward, cluster.table.hostname(endpoint), exchange);
     let mut upload = Upload::prepare(cx, exchange, &pool)?;
     set_deadlines(cx, &plan, &upload);
     if plan.tunnel == Some(Tunnel::Terminated) {
-        return terminate_connect(cx, &plan, &pool, client, exchange, upload.used).await;
+        return Ok(terminate_connect(cx, &plan, &pool, client, exchange, upload.used).await?);
     }
-    send(cx, &plan, &pool, client, exchange, &mut upload).await
+    Ok(send(cx, &plan, routed, &pool, client, exchange, &mut upload).await?)
 }
 
 /// What is matched is what is forwarded.
@@ -157,30 +173,80 @@ fn normalize(cx: &RequestContext<'_>, exchange: &mut Exchange) -> Result<(), Rea
     }
 }
 
-/// Match, then choose an arm and its cluster.
-fn route(
+/// The request as routes see it.
+fn asked<'a>(cx: &'a RequestContext<'_>, exchange: &'a Exchange) -> Asked<'a> {
+    let Exchange { request, from_client, added, .. } = exchange;
+    let (http, table) = (cx.http(), &cx.listener.table);
+    let peer = &cx.connection.peer.ip;
+    Asked {
+        head: HeadView { head: request, buffer: from_client, added, default_host: &http.default_host },
+        caller: Caller {
+            address: match table.asks_for_source {
+                true => hop::client_address(&http.hop, peer, from_client, request),
+                false => "",
+            },
+            labels: &cx.view.snapshot.source_labels,
+            draw: if table.draws { cx.worker.rng.borrow_mut().next_u64() } else { 0 },
+        },
+    }
+}
+
+fn find_route(
     cx: &RequestContext<'_>,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     routed: &mut Routed,
-) -> Result<(Rc<ClusterView>, Rc<RouteView>), Reason> {
-    let request = HeadView {
-        head: &exchange.request,
-        buffer: &exchange.from_client,
-        added: &exchange.added,
-        default_host: &cx.http().default_host,
-    };
-    let (number, compiled) = cx.listener.table.find(&request).map_err(|missing| match missing {
-        _ if exchange.request.method == Method::Connect => Reason::ConnectRefused,
-        NoRoute::NoVirtualHost => Reason::NoVirtualHost,
-        NoRoute::NoMatch { .. } => Reason::NoRoute,
-    })?;
+) -> Result<Rc<RouteView>, Answer> {
+    let found = cx.listener.table.find(&asked(cx, exchange)).map_err(|missing| match missing {
+        NoRoute::TlsRequired => Answer::TlsRequired,
+        _ if exchange.request.method == Method::Connect => Reason::ConnectRefused.into(),
+        NoRoute::NoVirtualHost => Reason::NoVirtualHost.into(),
+        NoRoute::NoMatch { .. } => Reason::NoRoute.into(),
+    });
+    let (number, compiled) = found?;
     let route = cx.listener.route(cx.worker, number, compiled);
-    let arm = route.choose(compiled, &request);
-    let target = compiled.targets.get(arm).ok_or(Reason::NoRoute)?;
-    *routed = Routed { route: Some(route.clone()), arm, ..Routed::default() };
-    let cluster = cx.view.cluster(cx.worker, target.slot).ok_or(Reason::NoCluster)?;
+    routed.route = Some(route.clone());
+    Ok(route)
+}
+
+/// The arm that takes the request, and its cluster.
+fn choose_arm(
+    cx: &RequestContext<'_>,
+    exchange: &mut Exchange,
+    routed: &mut Routed,
+    route: &RouteView,
+    forward: &Forward,
+) -> Result<Rc<ClusterView>, Answer> {
+    let split = &forward.split;
+    let request = asked(cx, exchange);
+    let compiled = route.compiled();
+    let slot = |arm: usize, config: &Arm| match (&config.cluster, compiled.targets[arm].slot) {
+        (_, Some(slot)) => Some(slot),
+        (ClusterRef::Header(name), None) => {
+            let named =
+                request.header(name.as_bytes()).next().and_then(|name| std::str::from_utf8(name).ok());
+            named.and_then(|name| cx.view.snapshot.cluster_slot(name))
+        }
+        (ClusterRef::Name(_), None) => None,
+    };
+    let usable = |arm: usize| {
+        let config = &split.arms[arm];
+        let table = slot(arm, config).and_then(|slot| cx.view.snapshot.cluster(slot));
+        table.is_some_and(|table| table.is_usable(config.subset.as_deref()))
+    };
+    let taken = route.choose(split, &request, usable);
+    let config = &split.arms[taken.arm];
+    let cluster = slot(taken.arm, config).and_then(|slot| cx.view.cluster(cx.worker, slot));
+    routed.arm = taken.arm;
+    routed.spilled_from = taken.spilled_from;
+    if let Some(from) = taken.spilled_from {
+        route.cells[from].spilled.add(1);
+    }
+    if let Some(user) = &taken.cookie {
+        set_cookie(split, user, taken.arm, &mut exchange.answered);
+    }
+    let cluster = cluster.ok_or(Answer::NoCluster(forward.cluster_not_found))?;
     routed.cluster = Some(cluster.clone());
-    Ok((cluster, route))
+    Ok(cluster)
 }
 
 /// Upgrades and CONNECT are off unless the listener or the route says otherwise.

@@ -120,8 +120,9 @@ impl Sockets {
         if self.open.contains_key(address) {
             return Ok(());
         }
-        let acceptors =
-            bind(address, workers, mode).map_err(|source| OpenError { address: address.clone(), source })?;
+        let is_ours = self.open.keys().any(|open| overlap(open, address));
+        let acceptors = bind(address, workers, mode, is_ours)
+            .map_err(|source| OpenError { address: address.clone(), source })?;
         self.open.insert(address.clone(), acceptors);
         Ok(())
     }
@@ -145,17 +146,27 @@ impl Sockets {
     }
 }
 
-fn bind(address: &Address, workers: usize, mode: Option<u32>) -> io::Result<Vec<Acceptor>> {
+/// Whether one of two addresses is part of the other: all addresses of the machine and one of them, at the same port.
+fn overlap(a: &Address, b: &Address) -> bool {
+    match (a, b) {
+        (Address::Socket(a), Address::Socket(b)) => {
+            a.port() == b.port() && a.port() != 0 && (a.ip().is_unspecified() || b.ip().is_unspecified())
+        }
+        _ => false,
+    }
+}
+
+/// `is_ours`: the port is held here already, by a wider or narrower address.
+fn bind(address: &Address, workers: usize, mode: Option<u32>, is_ours: bool) -> io::Result<Vec<Acceptor>> {
     match address {
         Address::Socket(address) => {
-            // The first socket is bound alone, without SO_REUSEPORT: with it, the kernel would let a second process
-            // share the port without a word.
-            let probe = tcp_socket(*address, false)?;
-            let address = probe.local_addr()?.as_socket().unwrap_or(*address);
-            if workers == 1 {
-                return Ok(vec![Acceptor::Tcp(probe.into())]);
+            let mut address = *address;
+            if !is_ours {
+                // The first socket is bound alone, without SO_REUSEPORT: with it, the kernel would let a second process
+                // share the port without a word. It goes again, as it would not let the next ones in.
+                let probe = tcp_socket(address, false)?;
+                address = probe.local_addr()?.as_socket().unwrap_or(address);
             }
-            drop(probe);
             let sockets = (0..workers).map(|_| tcp_socket(address, true));
             sockets.map(|socket| socket.map(|s| Acceptor::Tcp(s.into()))).collect()
         }

@@ -23,7 +23,7 @@ use crate::telemetry::Registry;
 use crate::telemetry::access_log::LogFiles;
 use crate::watchdog::{self, Orders, Vitals};
 use crate::worker::{self, Handle, Shared};
-use crate::{admin, xds};
+use crate::{admin, dns, files, xds};
 
 /// How a proxy runs.
 #[derive(Debug, Clone)]
@@ -267,6 +267,8 @@ fn begin(
         tokio::task::spawn_local(xds::follow(controller.clone(), addresses, rand::random()));
     }
     tokio::task::spawn_local(free_retired(controller.clone()));
+    tokio::task::spawn_local(files::follow(controller.clone()));
+    tokio::task::spawn_local(dns::follow(controller.clone()));
     tokio::task::spawn_local(watchdog::watch(
         shared.vitals.clone(),
         shared.registry.clone(),
@@ -299,7 +301,9 @@ async fn free_retired(controller: SharedController) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     loop {
         interval.tick().await;
-        controller.borrow_mut().free_retired();
+        let mut controller = controller.borrow_mut();
+        controller.let_go();
+        controller.free_retired();
     }
 }
 

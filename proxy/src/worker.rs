@@ -125,6 +125,8 @@ pub(crate) struct Worker {
     most_connections: Cell<usize>,
     /// Since when.
     draining: Cell<Option<Instant>>,
+    /// The snapshot whose removed listeners were looked at.
+    swept: Cell<u64>,
     /// A time before all others here.
     epoch: Instant,
     /// The time of the last tick: exact enough for idle time-outs, and free.
@@ -251,6 +253,7 @@ impl Worker {
             next_connection: Cell::new(0),
             most_connections: Cell::new(0),
             draining: Cell::new(None),
+            swept: Cell::new(0),
             epoch,
             ticked: Cell::new(epoch),
             ticked_unix: Cell::new(0),
@@ -283,6 +286,14 @@ impl Worker {
 
     /// In a drain, connections that were idle for the drain time end.
     fn end_idle_connections(&self) {
+        let view = self.view();
+        if self.swept.replace(view.snapshot.generation) != view.snapshot.generation {
+            // Those of a listener that is gone for good.
+            let connections = self.connections.borrow();
+            let idle = connections.values().filter(|open| open.connection.is_idle.get());
+            idle.filter(|open| view.snapshot.listener(open.connection.slot).is_none())
+                .for_each(|open| open.task.abort());
+        }
         let Some(since) = self.draining.get() else { return };
         let now = self.ticked.get();
         for OpenTask { connection, task } in self.connections.borrow().values() {

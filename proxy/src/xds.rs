@@ -56,7 +56,19 @@ async fn stream(
     let mut responses =
         client.stream_aggregated_resources(UnboundedReceiverStream::new(outgoing)).await?.into_inner();
     tracing::info!(%address, "following the control plane");
-    while let Some(response) = responses.message().await? {
+    let wake = controller.borrow().wake();
+    loop {
+        let response = tokio::select! {
+            response = responses.message() => match response? {
+                Some(response) => response,
+                None => break,
+            },
+            // A file or a name brought something that asks for other resources.
+            () = wake.notified() => {
+                controller.borrow_mut().pending_requests().into_iter().for_each(send);
+                continue;
+            }
+        };
         // An answer, not a mere connection, shows that the control plane is back.
         backoff.reset();
         let answers = controller.borrow_mut().receive(response);

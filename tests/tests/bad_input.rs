@@ -21,7 +21,7 @@ fn assert_refused(program: &str, flag: &str, text: &str, code: i32, part: &str) 
 
 #[test]
 fn a_bootstrap_that_cannot_be_taken_ends_the_proxy_with_2() {
-    let good = Setup::default().bootstrap(free_port(), free_port());
+    let good = Setup::to(([127, 0, 0, 1], 1).into()).bootstrap(free_port(), free_port());
     for (text, part) in [
         ("node: [", "line 1"),
         (
@@ -29,8 +29,8 @@ fn a_bootstrap_that_cannot_be_taken_ends_the_proxy_with_2() {
             "Listener has no field `nam`, did you mean `name`?",
         ),
         (
-            "static_resources: { clusters: [ { name: c, type: STRICT_DNS } ] }",
-            "type: STRICT_DNS is not supported",
+            "static_resources: { clusters: [ { name: c, type: ORIGINAL_DST } ] }",
+            "type: ORIGINAL_DST is not supported",
         ),
         (
             &good.replace("{ prefix: / }", "{ safe_regex: { regex: x } }"),
@@ -50,11 +50,11 @@ fn a_bootstrap_that_cannot_be_taken_ends_the_proxy_with_2() {
 #[test]
 fn a_port_in_use_is_named_even_by_another_weir() {
     let port = free_port();
-    let text = Setup::default().bootstrap(port, free_port());
+    let text = Setup::to(([127, 0, 0, 1], 1).into()).bootstrap(port, free_port());
     let (_folder, path) = file(&text);
     let first = Process::start("weir-proxy", &["-c", &path, "--concurrency", "2"]);
     tests::eventually("the first one listens", || first.log().contains("listening").then_some(()));
-    let second = Setup::default().bootstrap(port, free_port());
+    let second = Setup::to(([127, 0, 0, 1], 1).into()).bootstrap(port, free_port());
     assert_refused(
         "weir-proxy",
         "-c",
@@ -66,7 +66,7 @@ fn a_port_in_use_is_named_even_by_another_weir() {
 
 #[test]
 fn an_address_of_another_machine_is_named() {
-    let text = Setup::default().bootstrap(free_port(), free_port()).replacen(
+    let text = Setup::to(([127, 0, 0, 1], 1).into()).bootstrap(free_port(), free_port()).replacen(
         "address: 127.0.0.1, port_value: ",
         "address: 192.0.2.1, port_value: ",
         2,

@@ -479,12 +479,12 @@ fn the_access_log_says_route_arm_cluster_endpoint_and_reason() {
     // Two connections, perhaps on two workers: either line may be first.
     let line = |part: &str| lines.lines().find(|l| l.contains(part)).expect("a line").to_owned();
     let served = format!(
-        " GET test /a?b=c 200 route=r/all/main arm=c cluster=c endpoint={} attempt=1 flag=- reason=\"-\" received=0 sent=1 \
+        " GET test /a?b=c 200 route=r/all/main arm=c spilled_from=- cluster=c endpoint={} attempt=1 flag=- reason=\"-\" received=0 sent=1 \
          first_byte_us=",
         backend.address
     );
     assert!(line("/a?b=c").contains(&served), "{lines}");
-    let refused = " GET test /none 404 route=- arm=- cluster=- endpoint=- attempt=0 flag=NR reason=\"no route matches this request\" ";
+    let refused = " GET test /none 404 route=- arm=- spilled_from=- cluster=- endpoint=- attempt=0 flag=NR reason=\"no route matches this request\" ";
     assert!(line("/none").contains(refused), "{lines}");
 }
 

@@ -111,6 +111,7 @@ fn ads() -> ConfigSource {
     ConfigSource {
         resource_api_version: ApiVersion::V3 as i32,
         config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
+        ..ConfigSource::default()
     }
 }
 
@@ -140,9 +141,10 @@ fn load_assignment(name: &str, backend: &ir::Backend) -> ClusterLoadAssignment {
     ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints: vec![LocalityLbEndpoints {
-            locality: None,
             lb_endpoints: backend.endpoints.iter().map(endpoint).collect(),
+            ..LocalityLbEndpoints::default()
         }],
+        policy: None,
     }
 }
 
@@ -211,6 +213,7 @@ fn routes(ir: &Ir, dialect: Dialect) -> RouteConfiguration {
         name: host.hostname.clone(),
         domains: vec![host.hostname.clone()],
         routes: host.routes.iter().map(|r| wire_route(r, dialect)).collect(),
+        ..VirtualHost::default()
     };
     RouteConfiguration {
         name: GATEWAY.to_owned(),
@@ -231,31 +234,41 @@ fn wire_route(route: &ir::Route, dialect: Dialect) -> Route {
         name: name.clone(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
             match_pattern: Some(string_matcher::MatchPattern::Exact(value.clone())),
+            ..StringMatcher::default()
         })),
+        ..HeaderMatcher::default()
     };
     let cluster = match route.arms.as_slice() {
         [only] => ClusterSpecifier::Cluster(only.backend.to_string()),
         arms => ClusterSpecifier::WeightedClusters(WeightedCluster {
             clusters: arms
                 .iter()
-                .map(|arm| ClusterWeight { name: arm.backend.to_string(), weight: Some(arm.weight) })
+                .map(|arm| ClusterWeight {
+                    name: arm.backend.to_string(),
+                    weight: Some(arm.weight),
+                    ..ClusterWeight::default()
+                })
                 .collect(),
+            ..WeightedCluster::default()
         }),
     };
     let split = route.key.as_ref().filter(|_| dialect == Dialect::Weir).map(|key| SplitPolicy {
         key: Some(split_policy::Key::Header(key.header.clone())),
         salt: key.salt.clone(),
+        ..SplitPolicy::default()
     });
     Route {
         name: route.name.clone(),
         r#match: Some(RouteMatch {
             headers: route.headers.iter().map(header).collect(),
             path_specifier: Some(path),
+            ..RouteMatch::default()
         }),
         action: Some(route::Action::Route(RouteAction {
             cluster_specifier: Some(cluster),
             ..RouteAction::default()
         })),
         typed_per_filter_config: split.map(|s| ("weir.split".to_owned(), pack(&s))).into_iter().collect(),
+        ..Route::default()
     }
 }

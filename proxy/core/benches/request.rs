@@ -12,13 +12,14 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use proxy_core::access::{Format, JsonValue, Record};
 use proxy_core::config::{
-    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, RouteOptions,
-    Split, VirtualHost, Weight,
+    Arm, Condition, Domain, FieldName, HeaderMatch, NodeFacts, PathMatch, Predicate, Route,
+    RouteConfiguration, TextMatch, VirtualHost,
 };
 use proxy_core::hop::{self, HopRules};
 use proxy_core::http1::{
@@ -75,40 +76,32 @@ impl RequestView for View<'_> {
         let lines = self.0.headers.iter().filter(move |l| l.name.slice(self.1).eq_ignore_ascii_case(name));
         lines.map(|l| l.value.slice(self.1))
     }
+    fn each_name(&self, mut take: impl FnMut(&[u8])) {
+        self.0.headers.iter().for_each(|line| take(line.name.slice(self.1)));
+    }
 }
 
 fn arms(weights: &[u32]) -> Vec<Arm> {
-    let arm = |(i, w): (usize, &u32)| Arm {
-        name: format!("v{i}").into(),
-        cluster: format!("v{i}").into(),
-        weight: Weight(*w),
-    };
+    let arm = |(i, w): (usize, &u32)| Arm::new(format!("v{i}"), format!("v{i}"), *w);
     weights.iter().enumerate().map(arm).collect()
 }
 
 /// `prefixes` routes that do not match, `headers` that match but for a header, then the one that matches.
 fn table(prefixes: usize, headers: usize) -> RouteTable {
-    let route = |path: String, headers: Vec<HeaderMatch>| Route {
-        name: "".into(),
-        path: PathMatch::Prefix(path.into()),
-        headers,
-        split: Split { arms: arms(&[95, 5]), key: None },
-        options: RouteOptions::default(),
+    let route = |path: String, conditions: Vec<Condition>| {
+        Route::forwarding(PathMatch::Prefix(path.into()), conditions, arms(&[95, 5]))
     };
-    let header = |i: usize| HeaderMatch {
-        name: FieldName::Header(format!("x-header-{i}").into()),
-        predicate: Predicate::Exact("yes".into()),
+    let header = |i: usize| {
+        let predicate = Predicate::Text(TextMatch::exact("yes"));
+        Condition::Header(HeaderMatch::new(FieldName::Header(format!("x-header-{i}").into()), predicate))
     };
     let mut routes: Vec<_> = (0..prefixes).map(|i| route(format!("/service-{i}/"), vec![])).collect();
     routes.extend((0..headers).map(|i| route("/".to_owned(), vec![header(i)])));
     routes.push(route("/".to_owned(), vec![]));
-    let config = RouteConfiguration {
-        name: "r".into(),
-        virtual_hosts: vec![VirtualHost { name: "h".into(), domains: vec![Domain::Any], routes }],
-        ignore_port_in_host_matching: true,
-        validate_clusters: false,
-    };
-    RouteTable::compile(&config, &config.name, |_| 0)
+    let host = VirtualHost::new("h", vec![Domain::Any], routes);
+    let config =
+        RouteConfiguration { ignore_port_in_host_matching: true, ..RouteConfiguration::new("r", vec![host]) };
+    RouteTable::compile(&Arc::new(config), &"r".into(), &NodeFacts::default(), |_| 0)
 }
 
 fn parsed(bytes: &[u8]) -> RequestHead {

@@ -56,6 +56,8 @@ pub struct Record<'a> {
     pub request: Option<(&'a RequestHead, &'a [u8])>,
     /// Lines that this hop added to the request, each with its end; they stand for those of the same name.
     pub added: &'a [u8],
+    /// The target that left, where the route rewrote it.
+    pub rewritten: &'a [u8],
     /// The upstream's, where one came.
     pub response: Option<(&'a ResponseHead, &'a [u8])>,
     /// The status that was sent; 0 where none was.
@@ -64,6 +66,8 @@ pub struct Record<'a> {
     pub route: Option<&'a RouteLabel>,
     /// The arm's name; empty where there is none, like the texts below.
     pub arm: &'a str,
+    /// The arm that should have taken the request, and had no usable endpoint.
+    pub spilled_from: &'a str,
     /// The cluster's name.
     pub cluster: &'a str,
     /// The endpoint's address.

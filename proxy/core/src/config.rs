@@ -4,6 +4,8 @@
 
 mod address;
 mod cluster;
+mod condition;
+mod edit;
 mod http;
 mod listener;
 mod name;
@@ -11,14 +13,24 @@ mod route;
 
 pub use address::Address;
 pub use cluster::{
-    Cluster, ConnectionOptions, Endpoint, EndpointSource, LbPolicy, LoadAssignment, PriorityThresholds,
+    Balancing, Cluster, ConnectionOptions, DnsOptions, DnsTargets, Drop, Endpoint, EndpointSource, Health,
+    LbPolicy, LoadAssignment, Locality, LocalityEndpoints, LookupFamily, PriorityThresholds, SubsetFallback,
+    SubsetSelector, Subsets,
+};
+pub use condition::{
+    AddressRange, Condition, CookieMatch, FieldName, Fraction, HeaderMatch, NodeFacts, NodeMatch, Predicate,
+    QueryMatch, TextForm, TextMatch,
+};
+pub use edit::{
+    Append, EditList, EditLists, HeaderAddition, HeaderEdits, HeaderText, HostRewrite, PathRewrite,
 };
 pub use http::{BodyRate, HttpOptions, SourceLimit, Timeouts};
 pub use listener::{Listener, RouteSource};
 pub use name::{ArmName, ClusterName, ListenerName, RouteConfigName};
 pub use route::{
-    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, RouteOptions,
-    RouteTimeout, Split, SplitKey, VirtualHost, Weight,
+    Action, Arm, ClusterRef, DirectResponse, Domain, Forward, HashPolicy, HashSource, KeyCookie, KeySource,
+    Labels, PathMatch, Redirect, RedirectPath, Route, RouteConfiguration, RouteLimits, RouteOptions,
+    RouteTimeout, Split, SplitBy, SplitKey, Unavailable, VirtualHost, Weight,
 };
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +45,8 @@ pub struct Config {
     pub clusters: BTreeMap<ClusterName, ServedCluster>,
     /// Clusters that are there and wait for their endpoints.
     pub warming: BTreeSet<ClusterName>,
+    /// What is known of the proxy itself.
+    pub node: Arc<NodeFacts>,
 }
 
 /// A listener and the routes it serves.

@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(parse_request(text.as_bytes(), &RequestRules::default(), &mut head), Ok(true));
         let (mut added, mut out) = (Vec::new(), Vec::new());
         apply(rules, "192.0.2.7", text.as_bytes(), &mut head, || request_id(1, 2), &mut added);
-        let edits = RequestEdits { fallback_host: b"", added: &added };
+        let edits = RequestEdits { added: &added, ..RequestEdits::default() };
         write_request(&mut out, text.as_bytes(), &head, &edits);
         String::from_utf8(out).expect("text")
     }

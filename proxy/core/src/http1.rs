@@ -19,6 +19,7 @@ pub use body::{BodyReader, Relayed};
 pub use chunked::{ChunkError, ChunkLimits, Output};
 pub use error::HeadError;
 pub use head::{HeaderId, HeaderSpan, Limits, Span, Underscores};
+pub use host::is_valid as is_host;
 pub use request::{Method, RequestFraming, RequestHead, RequestRules, Version, parse_request};
 pub use response::{ResponseFraming, ResponseHead, parse_response};
 pub use write::{

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod breaker;
 pub mod config;
+pub mod edit;
 pub mod endpoint;
 pub mod hop;
 pub mod http1;
@@ -13,7 +14,10 @@ pub mod lb;
 pub mod local_reply;
 pub mod overload;
 pub mod path;
+pub mod pattern;
+pub mod rewrite;
 pub mod route;
 pub mod snapshot;
 pub mod split;
+pub mod template;
 pub mod xds;

@@ -60,6 +60,11 @@ pub struct Reply {
 }
 
 impl LocalReplies {
+    /// Whether a mapper or the common form has something to say about a reply.
+    pub fn changes(&self, record: &Record<'_>) -> bool {
+        self.body.is_some() || self.mappers.iter().any(|mapper| mapper.filter.holds(record))
+    }
+
     /// The reply to a request that ended as `record` says. Allocates: such replies are rare.
     pub fn reply(&self, record: &Record<'_>, text: &str) -> Reply {
         let mapper = self.mappers.iter().find(|mapper| mapper.filter.holds(record));
@@ -104,9 +109,11 @@ mod tests {
         flag: "UH",
         request: None,
         added: b"",
+        rewritten: b"",
         response: None,
         route: None,
         arm: "",
+        spilled_from: "",
         cluster: "shop",
         endpoint: "",
         attempts: 0,

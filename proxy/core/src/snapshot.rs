@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crate::breaker::ClusterState;
 use crate::config::{
-    Address, Cluster, ClusterName, ConnectionOptions, HttpOptions, LbPolicy, Listener, ListenerName,
-    LoadAssignment, PriorityThresholds, RouteConfiguration,
+    Address, Cluster, ClusterName, ConnectionOptions, Drop, Endpoint, HttpOptions, Labels, LbPolicy,
+    Listener, ListenerName, LoadAssignment, PriorityThresholds,
 };
 use crate::endpoint::EndpointState;
-use crate::route::RouteTable;
+use crate::lb::SubsetChoices;
+use crate::route::{RouteTable, SourceLabels};
 
 pub use compile::CompileError;
 
@@ -25,6 +26,8 @@ pub struct Snapshot {
     pub generation: u64,
     listeners: compile::Slots<ListenerName, Arc<ListenerTable>>,
     clusters: compile::Slots<ClusterName, Arc<ClusterTable>>,
+    /// Labels of all endpoints by their address, where a route asks for those of its callers.
+    pub source_labels: Arc<SourceLabels>,
 }
 
 /// A listener and its routes.
@@ -38,8 +41,9 @@ pub struct ListenerTable {
     pub routes: Arc<RouteTable>,
     /// The settings of its HTTP connection manager.
     pub http: Arc<HttpOptions>,
+    /// It was removed: connections that are open still are served by it, and end with their next response.
+    pub is_departing: bool,
     listener: Arc<Listener>,
-    source: Arc<RouteConfiguration>,
 }
 
 /// A cluster and its endpoints.
@@ -48,7 +52,11 @@ pub struct ClusterTable {
     /// Its name.
     pub name: ClusterName,
     /// How an endpoint is picked.
-    pub lb_policy: LbPolicy,
+    pub policy: LbPolicy,
+    /// Among which endpoints.
+    pub choices: SubsetChoices,
+    /// Requests that are refused on purpose.
+    pub drops: Box<[Drop]>,
     /// How long a connection attempt may take.
     pub connect_timeout: Duration,
     /// What may go on at once.
@@ -57,12 +65,31 @@ pub struct ClusterTable {
     pub state: Arc<ClusterState>,
     /// How connections are kept.
     pub connections: ConnectionOptions,
-    /// The endpoints that take requests.
-    pub usable: Box<[Arc<EndpointState>]>,
     /// All endpoints, those without new requests included.
     pub endpoints: Box<[Arc<EndpointState>]>,
-    cluster: Arc<Cluster>,
-    source: Arc<LoadAssignment>,
+    /// The cluster as it was configured.
+    pub cluster: Arc<Cluster>,
+    /// The endpoints as they were configured, in the same order.
+    pub source: Arc<LoadAssignment>,
+    /// Names of the endpoints, in their order; empty where none has one.
+    hostnames: Box<[Box<str>]>,
+}
+
+impl ClusterTable {
+    /// What is configured of the endpoints, in their order.
+    pub fn endpoint_configs(&self) -> impl Iterator<Item = &Endpoint> {
+        self.source.endpoints()
+    }
+
+    /// The host name of an endpoint; empty where it has none.
+    pub fn hostname(&self, endpoint: usize) -> &str {
+        self.hostnames.get(endpoint).map_or("", |name| name)
+    }
+
+    /// Whether some endpoint can take a request that wants endpoints with these labels. Cost: as [`SubsetChoices::of`].
+    pub fn is_usable(&self, labels: Option<&Labels>) -> bool {
+        !self.choices.of(labels).0.is_empty()
+    }
 }
 
 impl Snapshot {
@@ -76,7 +103,17 @@ impl Snapshot {
         self.clusters.get(slot)
     }
 
-    /// All listeners with their slots.
+    /// The slot of a cluster by its name.
+    pub fn cluster_slot(&self, name: &str) -> Option<usize> {
+        self.clusters.place_of(name)
+    }
+
+    /// All listeners with their slots, without those that were removed.
+    pub fn live_listeners(&self) -> impl Iterator<Item = (usize, &Arc<ListenerTable>)> {
+        self.listeners().filter(|(_, listener)| !listener.is_departing)
+    }
+
+    /// All listeners with their slots, removed ones that still have connections included.
     pub fn listeners(&self) -> impl Iterator<Item = (usize, &Arc<ListenerTable>)> {
         self.listeners.iter()
     }

@@ -5,9 +5,11 @@
 //!
 //! It knows nothing of clusters or health: an arm here is a name and a weight.
 
+mod envoy;
 mod rendezvous;
 mod sequence;
 
+pub use envoy::{cumulative, envoy_hash};
 pub use rendezvous::Rendezvous;
 pub use sequence::{Phase, Sequence};
 
@@ -17,10 +19,6 @@ fn arms(weights: &[u32]) -> Vec<crate::config::Arm> {
     weights
         .iter()
         .enumerate()
-        .map(|(i, w)| crate::config::Arm {
-            name: format!("v{i}").into(),
-            cluster: format!("v{i}").into(),
-            weight: crate::config::Weight(*w),
-        })
+        .map(|(i, w)| crate::config::Arm::new(format!("v{i}"), format!("v{i}"), *w))
         .collect()
 }

@@ -10,6 +10,6 @@ mod resources;
 pub mod translate;
 
 pub use backoff::Backoff;
-pub use client::{AdsClient, Conclusion, Review, Subscriptions};
+pub use client::{AdsClient, Conclusion, Origin, Review, Subscriptions};
 pub use rejection::Rejection;
 pub use resources::{Held, Resources, StaticConflict};

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hyper::StatusCode;
 use proxy_core::breaker::{Priority, Resource};
-use proxy_core::config::Address;
+use proxy_core::config::{Action, Address, Health};
 use proxy_core::route::Choice;
 use proxy_core::xds::Held;
 use serde_json::{Value, json};
@@ -87,16 +87,44 @@ pub(super) fn clusters(controller: &Controller, query: &str) -> Page {
             }
         }
         let mut hosts = Vec::new();
-        for endpoint in &table.endpoints {
-            let usable = table.usable.iter().any(|state| std::sync::Arc::ptr_eq(state, endpoint));
-            let flags = if usable { "healthy" } else { "/failed_eds_health" };
+        let localities = table.source.localities.iter();
+        let places = localities.flat_map(|group| group.endpoints.iter().map(move |config| (group, config)));
+        for (endpoint, (group, config)) in table.endpoints.iter().zip(places) {
+            let flags = match config.health {
+                Health::Healthy => "healthy",
+                Health::Degraded => "/degraded_eds_health",
+                Health::Unhealthy => "/failed_eds_health",
+            };
+            let status = match config.health {
+                Health::Healthy => "HEALTHY",
+                Health::Degraded => "DEGRADED",
+                Health::Unhealthy => "UNHEALTHY",
+            };
             let at = &endpoint.label;
             let _ = writeln!(text, "{name}::{at}::rq_active::{}", endpoint.in_flight());
             let _ = writeln!(text, "{name}::{at}::health_flags::{flags}");
+            let _ = writeln!(text, "{name}::{at}::weight::{}", config.weight);
+            let _ = writeln!(text, "{name}::{at}::priority::{}", group.priority);
+            for (key, value) in [
+                ("hostname", &config.hostname),
+                ("region", &group.locality.region),
+                ("zone", &group.locality.zone),
+                ("sub_zone", &group.locality.sub_zone),
+            ] {
+                let _ = writeln!(text, "{name}::{at}::{key}::{value}");
+            }
             hosts.push(json!({
                 "address": socket_json(&endpoint.address),
                 "stats": [ { "name": "rq_active", "type": "GAUGE", "value": endpoint.in_flight().to_string() } ],
-                "health_status": { "eds_health_status": if usable { "HEALTHY" } else { "UNHEALTHY" } },
+                "health_status": { "eds_health_status": status },
+                "weight": config.weight,
+                "priority": group.priority,
+                "hostname": config.hostname,
+                "locality": {
+                    "region": group.locality.region,
+                    "zone": group.locality.zone,
+                    "sub_zone": group.locality.sub_zone,
+                },
             }));
         }
         statuses.push(json!({ "name": name.as_str(), "host_statuses": hosts }));
@@ -112,7 +140,7 @@ pub(super) fn listeners(controller: &Controller, query: &str) -> Page {
     let snapshot = controller.snapshot();
     let mut text = String::new();
     let mut statuses = Vec::new();
-    for (_, listener) in snapshot.listeners() {
+    for (_, listener) in snapshot.live_listeners() {
         let bound = controller.bound_address(&listener.address);
         let _ = writeln!(text, "{}::{bound}", listener.name);
         statuses.push(json!({ "name": listener.name.as_str(), "local_address": socket_json(&bound) }));
@@ -128,21 +156,29 @@ pub(super) fn routes(controller: &Controller, query: &str) -> Page {
     let snapshot = controller.snapshot();
     let mut text = String::new();
     let mut all = Vec::new();
-    for (_, listener) in snapshot.listeners() {
+    for (_, listener) in snapshot.live_listeners() {
         for route in listener.routes.routes() {
             let choice = match &route.choice {
+                Choice::None => match listener.routes.route_config(route).action {
+                    Action::Redirect(_) => "redirect".to_owned(),
+                    Action::Respond(_) | Action::Forward(_) => "direct response".to_owned(),
+                },
                 Choice::Only(_) => "single".to_owned(),
                 Choice::Sequence => "exact sequence".to_owned(),
-                Choice::Keyed { header, .. } => format!("sticky by header {header}"),
+                Choice::Keyed(_) | Choice::Number => listener
+                    .routes
+                    .forward(route)
+                    .map_or(String::new(), |forward| forward.split.by.to_string()),
             };
             let _ = writeln!(text, "{}::{}::{choice}", listener.name, route.label);
-            let arms = route.arms.iter().map(|arm| {
+            let arms = listener.routes.arms(route).iter().zip(&route.targets).map(|(arm, target)| {
+                let cluster = &target.cluster;
                 let _ = writeln!(
                     text,
-                    "{}::{}::arm::{}::{}::{}",
-                    listener.name, route.label, arm.name, arm.cluster, arm.weight.0
+                    "{}::{}::arm::{}::{cluster}::{}",
+                    listener.name, route.label, arm.name, arm.weight.0
                 );
-                json!({ "name": arm.name.as_str(), "cluster": arm.cluster.as_str(), "weight": arm.weight.0 })
+                json!({ "name": arm.name.as_str(), "cluster": cluster.as_str(), "weight": arm.weight.0 })
             });
             let arms: Vec<_> = arms.collect();
             all.push(json!({

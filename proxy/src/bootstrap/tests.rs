@@ -17,7 +17,10 @@ fn an_envoy_bootstrap_is_understood() {
     );
     let bootstrap = read(&text).expect("valid");
     assert_eq!(bootstrap.control_plane, [Address::Socket(([127, 0, 0, 1], 18_000).into())]);
-    assert_eq!(bootstrap.subscriptions, Subscriptions { listeners: true, clusters: true });
+    assert_eq!(
+        bootstrap.subscriptions,
+        Subscriptions { listeners: Some(Origin::Ads), clusters: Some(Origin::Ads) }
+    );
     assert_eq!(bootstrap.resources.clusters().count(), 0, "the way to the control plane serves no traffic");
     assert_eq!(bootstrap.node.user_agent_name, "weir");
 }
@@ -51,8 +54,8 @@ fn what_cannot_be_used_is_said_in_one_sentence() {
         (dynamic(&ADS.replace("xds", "other")), "static_resources has no cluster \"other\""),
         (dynamic(ADS).replace("id: n", "cluster: c"), "node.id: is required"),
         (
-            "static_resources: { clusters: [ { name: c, type: LOGICAL_DNS } ] }".to_owned(),
-            "Cluster \"c\": type: LOGICAL_DNS",
+            "static_resources: { clusters: [ { name: c, type: ORIGINAL_DST } ] }".to_owned(),
+            "Cluster \"c\": type: ORIGINAL_DST",
         ),
         (
             "static_resources: { clusters: [ { name: c, lb_policy: LEAST_REQEST } ] }".to_owned(),

@@ -44,7 +44,11 @@ impl RequestContext<'_> {
         let worn_out = http.requests_per_connection.is_some_and(|max| self.connection.requests.get() >= max);
         let old = |max| self.started.saturating_duration_since(self.connection.opened) >= max;
         let presses = self.worker.pressure() > Pressure::None;
-        worn_out || presses || self.worker.is_draining() || http.timeouts.connection.is_some_and(old)
+        worn_out
+            || presses
+            || self.listener.is_departing()
+            || self.worker.is_draining()
+            || http.timeouts.connection.is_some_and(old)
     }
 
     pub(super) fn client_stall(&self, time: Option<Duration>) -> Stall<'_> {

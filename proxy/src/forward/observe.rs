@@ -26,6 +26,7 @@ pub(super) fn observe(
         }
     }
     cx.listener.cells.observe(status);
+    // Routes that do not forward have cells as well, of one arm without a name.
     if let Some(route) = &routed.route {
         route.cells[routed.arm].observe(status, duration);
     }
@@ -48,18 +49,26 @@ pub(super) fn record<'a>(
 ) -> Record<'a> {
     let Progress { has_response, attempts, received, sent, request_end, response_begin, .. } =
         exchange.progress;
-    let target = routed.route.as_ref().map(|route| &route.compiled().targets[routed.arm]);
+    let targets = routed.route.as_ref().map_or(&[][..], |route| &route.compiled().targets);
+    let target = targets.get(routed.arm);
+    let spilled_from = routed.spilled_from.and_then(|arm| targets.get(arm));
     let since_start = |at: Instant| at.saturating_duration_since(cx.started).as_micros() as u64;
     let peer = &cx.connection.peer;
     let (head, buffer) = (&exchange.request, exchange.from_client.as_slice());
     Record {
         request: Some((head, buffer)),
         added: &exchange.added,
+        rewritten: &exchange.target,
         response: has_response.then_some((&exchange.response, exchange.from_upstream.as_slice())),
         status,
         route: routed.route.as_ref().map(|route| &*route.compiled().label),
         arm: target.map_or("", |target| target.name.as_str()),
-        cluster: target.map_or("", |target| target.cluster.as_str()),
+        spilled_from: spilled_from.map_or("", |target| target.name.as_str()),
+        cluster: match &routed.cluster {
+            // What a header named is known by now.
+            Some(cluster) => cluster.table.name.as_str(),
+            None => target.map_or("", |target| target.cluster.as_str()),
+        },
         endpoint: routed.pool.as_ref().map_or("", |pool| &pool.endpoint.label),
         attempts,
         reason: failure.map_or("", Reason::words),

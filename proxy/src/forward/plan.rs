@@ -64,6 +64,12 @@ impl<'a> Plan<'a> {
             None => default,
             Some(time) => Some(time).filter(|time| !time.is_zero()),
         };
+        let limits = options.limits.as_deref();
+        // What the route says of one of them alone stands above that.
+        let own = |set: Option<Duration>, default: Option<Duration>| match set {
+            None => idle(default),
+            Some(time) => Some(time).filter(|time| !time.is_zero()),
+        };
         let mut response_limits = http.responses;
         response_limits.head_bytes = connections.response_head_bytes.unwrap_or(response_limits.head_bytes);
         response_limits.line_bytes =
@@ -74,10 +80,10 @@ impl<'a> Plan<'a> {
             options,
             timeout,
             stream_idle: idle(timeouts.stream_idle),
-            body_idle: idle(body_idle),
+            body_idle: own(limits.and_then(|l| l.body_idle), body_idle),
             body_rate: timeouts.body_rate.filter(|_| !request.is_grpc),
-            write: idle(timeouts.write),
-            tunnel_idle: idle(timeouts.tunnel_idle),
+            write: own(limits.and_then(|l| l.write), timeouts.write),
+            tunnel_idle: own(limits.and_then(|l| l.tunnel_idle), timeouts.tunnel_idle),
             buffer_bytes: connections.buffer_bytes.unwrap_or(http.buffer_bytes),
             response_limits,
             tunnel,

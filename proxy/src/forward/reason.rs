@@ -72,6 +72,7 @@ reasons! {
     Overloaded: Local, 503, "OM", "overloaded", "the proxy's memory is nearly full";
     ListenerGone: Local, 503, "NR", "listener_gone", "this listener was removed";
     NoCluster: Local, 503, "NC", "no_cluster", "the route's cluster does not exist";
+    Dropped: Local, 503, "DO", "drop_overload", "the endpoints' configuration has this share of requests refused";
     NoEndpoint: Local, 503, "UH", "no_endpoint", "the cluster has no usable endpoint";
     TooManyRequests: Local, 503, "UO", "overflow_requests", "the cluster's circuit breaker max_requests is reached";
     TooManyPending: Local, 503, "UO", "overflow_pending_requests", "the cluster's circuit breaker max_pending_requests is reached";

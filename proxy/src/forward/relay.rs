@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use super::plan::Plan;
 use super::send::{Broken, is_delimited};
 use super::stall::Stall;
-use super::{Reason, RequestContext};
+use super::{Reason, RequestContext, Routed, edits};
 use crate::deadline::Limit;
 use crate::exchange::{Exchange, HEAD_BUFFER};
 
@@ -64,6 +64,7 @@ impl UploadView {
 pub(super) async fn response<U, C>(
     cx: &RequestContext<'_>,
     plan: &Plan<'_>,
+    routed: &Routed,
     upstream: &mut U,
     client: &mut C,
     exchange: &mut Exchange,
@@ -75,6 +76,7 @@ where
 {
     let stall = cx.client_stall(plan.write);
     read_final_head(cx, plan, upstream, client, exchange, upload).await?;
+    edits::response(cx, routed, exchange);
     let http = cx.http();
     let Exchange { request, response, from_upstream, out, answered, progress, .. } = exchange;
     if progress.is_timed {

@@ -4,14 +4,58 @@ use std::pin::pin;
 use std::time::Instant;
 
 use proxy_core::access::Record;
-use proxy_core::config::HttpOptions;
+use proxy_core::config::{Action, DirectResponse, HttpOptions, PathMatch, Redirect, RedirectPath};
 use proxy_core::http1::{HeadError, LocalReply, Method, ResponseEdits, Version, write_local_reply};
+use proxy_core::rewrite::{self, Here};
+use proxy_core::route::RequestView as _;
 
 use super::observe::{observe, record};
-use super::{Next, Reason, RequestContext, Routed};
+use super::{Next, Reason, RequestContext, Routed, edits};
 use crate::deadline::Limit;
 use crate::exchange::Exchange;
 use crate::socket::Socket;
+
+/// What is answered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Something went wrong.
+    Failure(Reason),
+    /// The route's cluster does not exist; the status is the route's.
+    NoCluster(u16),
+    /// The route is a redirect or a direct response.
+    OfRoute,
+    /// The virtual host is for TLS: the client is sent there.
+    TlsRequired,
+}
+
+impl From<Reason> for Answer {
+    fn from(reason: Reason) -> Self {
+        Self::Failure(reason)
+    }
+}
+
+impl Answer {
+    const fn failure(self) -> Option<Reason> {
+        match self {
+            Self::Failure(reason) => Some(reason),
+            Self::NoCluster(_) => Some(Reason::NoCluster),
+            Self::OfRoute | Self::TlsRequired => None,
+        }
+    }
+
+    fn status(self, action: Option<&Action>) -> u16 {
+        match (self, action) {
+            // A client that stalled is not answered, only cut off.
+            (Self::Failure(reason), _) if reason.status() == 0 => 408,
+            (Self::Failure(reason), _) => reason.status(),
+            (Self::NoCluster(status), _) => status,
+            (Self::OfRoute, Some(Action::Redirect(redirect))) => redirect.status,
+            (Self::OfRoute, Some(Action::Respond(response))) => response.status,
+            (Self::OfRoute, Some(Action::Forward(_)) | None) => 500,
+            (Self::TlsRequired, _) => 301,
+        }
+    }
+}
 
 /// Sends a reply of our own. The connection goes on if the request had no body.
 pub(super) async fn answer(
@@ -19,12 +63,13 @@ pub(super) async fn answer(
     routed: &Routed,
     client: &mut Socket,
     exchange: &mut Exchange,
-    reason: Reason,
+    local: Answer,
 ) -> Next {
     cx.deadlines().clear_all();
     let ended = Instant::now();
-    if reason == Reason::ClientGone {
-        observe(cx, routed, exchange, 0, Some(reason), b"", ended);
+    let failure = local.failure();
+    if failure == Some(Reason::ClientGone) {
+        observe(cx, routed, exchange, 0, failure, b"", ended);
         return Next::Close;
     }
     let head = &exchange.request;
@@ -35,27 +80,40 @@ pub(super) async fn answer(
         // What follows a request for a tunnel may be meant for the tunnel.
         && head.method != Method::Connect
         && head.upgrade.is_none()
-        && reason.leaves_client_in_step();
+        && failure.is_none_or(Reason::leaves_client_in_step);
     let mut out = std::mem::take(&mut exchange.out);
     let date = cx.worker.date();
-    // A client that stalled is not answered, only cut off.
-    let status = if reason.status() == 0 { 408 } else { reason.status() };
+    let action = routed.route.as_ref().map(|route| &route.config().action);
+    let status = local.status(action);
+    if failure.is_none_or(|reason| reason == Reason::UnescapedPath) {
+        add_location(cx, routed, exchange, local, action);
+    }
+    edits::local_reply(cx, routed, exchange, status);
     let (status, sent) = {
         let duration = ended.saturating_duration_since(cx.started).as_micros() as u64;
-        let record = record(cx, routed, exchange, status, Some(reason), duration);
-        let mut added = exchange.answered.clone();
-        if reason == Reason::UnescapedPath {
-            let location = head.path.slice(&exchange.from_client);
-            [b"location: ", location, b"\r\n"].into_iter().for_each(|part| added.extend_from_slice(part));
+        let mut record = record(cx, routed, exchange, status, failure, duration);
+        if failure.is_none() {
+            record.details = "direct_response";
         }
         let http = cx.http();
-        let edits =
-            ResponseEdits { client: version, keep_alive, server: &http.server, date: &date, added: &added };
-        local_reply(http, &record, reason.words(), method, &edits, &mut out)
+        let edits = ResponseEdits {
+            client: version,
+            keep_alive,
+            server: &http.server,
+            date: &date,
+            added: &exchange.answered,
+        };
+        match (failure, action) {
+            (None, Some(Action::Respond(response))) => {
+                direct(http, &record, response, method, &edits, &mut out)
+            }
+            (None, _) => local_reply(http, &record, "", method, &edits, &mut out),
+            (Some(reason), _) => local_reply(http, &record, reason.words(), method, &edits, &mut out),
+        }
     };
     exchange.progress.sent = sent;
     let body = out.len() - (sent as usize).min(out.len());
-    observe(cx, routed, exchange, status, Some(reason), &out[body..], ended);
+    observe(cx, routed, exchange, status, failure, &out[body..], ended);
     let stall = cx.client_stall(cx.http().timeouts.write);
     let written = {
         let mut write = pin!(stall.write_all(client, &out));
@@ -68,6 +126,73 @@ pub(super) async fn answer(
         Ok(Ok(())) => Next::Linger,
         Ok(Err(_)) | Err(_) => Next::Close,
     }
+}
+
+/// Where the client is sent, if it is.
+fn add_location(
+    cx: &RequestContext<'_>,
+    routed: &Routed,
+    exchange: &mut Exchange,
+    local: Answer,
+    action: Option<&Action>,
+) {
+    const TO_TLS: Redirect = Redirect {
+        status: 301,
+        scheme: None,
+        host: None,
+        port: None,
+        path: RedirectPath::Keep,
+        strips_query: false,
+    };
+    let asked = super::asked(cx, exchange);
+    let mut location = Vec::new();
+    let here = Here { scheme: asked.scheme(), authority: asked.authority(), target: asked.path() };
+    match (local, action, &routed.route) {
+        (Answer::OfRoute, Some(Action::Redirect(redirect)), Some(route)) => {
+            rewrite::location(redirect, &route.config().path, &here, &mut location);
+        }
+        (Answer::TlsRequired, ..) => {
+            let to_tls = Redirect { scheme: Some("https".into()), ..TO_TLS };
+            rewrite::location(&to_tls, &PathMatch::Connect, &here, &mut location);
+        }
+        // The path in its normal form.
+        (Answer::Failure(Reason::UnescapedPath), ..) => location.extend_from_slice(here.target),
+        _ => return,
+    }
+    for part in [b"location: ", location.as_slice(), b"\r\n"] {
+        exchange.answered.extend_from_slice(part);
+    }
+}
+
+/// Writes a route's own response into `out`. Returns its status and the bytes of its body.
+fn direct(
+    http: &HttpOptions,
+    record: &Record<'_>,
+    response: &DirectResponse,
+    method: Method,
+    edits: &ResponseEdits<'_>,
+    out: &mut Vec<u8>,
+) -> (u16, u64) {
+    let mut body = response.body.as_bytes().to_vec();
+    let mut content_type: &str = if body.is_empty() { "" } else { "text/plain" };
+    if let Some(form) = &response.format {
+        body.clear();
+        form.format.write(&Record { local_body: response.body.as_bytes(), ..*record }, &mut body);
+        content_type = &form.content_type;
+    }
+    // The listener's mappers may change it like any reply of our own.
+    if http.local_replies.changes(record) {
+        let text = String::from_utf8_lossy(&body).into_owned();
+        return local_reply(http, record, &text, method, edits, out);
+    }
+    if edits.added.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"content-type:")) {
+        content_type = "";
+    }
+    let bodiless = method == Method::Head || matches!(response.status, 204 | 304);
+    let written = LocalReply { status: response.status, content_type, body: &body, is_head: bodiless };
+    out.clear();
+    write_local_reply(out, &written, edits);
+    (response.status, if bodiless { 0 } else { body.len() as u64 })
 }
 
 /// Answers a head that breaks a rule, or did not come in time. Nobody knows where the next request would start, so the

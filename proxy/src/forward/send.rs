@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::plan::Plan;
 use super::relay::{self, Received, UploadView};
 use super::tunnel::{self, Carried};
-use super::{Finished, Reason, RequestContext, upload};
+use super::{Finished, Reason, RequestContext, Routed, upload};
 use crate::exchange::Exchange;
 use crate::socket::Socket;
 use crate::upstream::{Demand, Leased, Pool};
@@ -27,12 +27,12 @@ pub(super) struct Upload {
 
 impl Upload {
     /// Writes the outgoing head, and whatever of the body came with it, into `out`.
-    pub(super) fn prepare(
+    pub(super) fn prepare<'a>(
         cx: &RequestContext<'_>,
-        exchange: &mut Exchange,
+        exchange: &'a mut Exchange,
         pool: &Pool,
     ) -> Result<Self, Reason> {
-        let Exchange { request, from_client, out, added, progress, .. } = exchange;
+        let Exchange { request, from_client, out, added, progress, target, host, .. } = exchange;
         let http = cx.http();
         let output = if http.forwards_trailers { Output::ChunksAndTrailers } else { Output::Chunks };
         let mut body = BodyReader::of_request(request.framing, output, http.chunks);
@@ -41,7 +41,9 @@ impl Upload {
             host => host.as_bytes(),
         };
         out.clear();
-        write_request(out, from_client, request, &RequestEdits { fallback_host, added });
+        let given = |text: &'a Vec<u8>| (!text.is_empty()).then_some(text.as_slice());
+        let edits = RequestEdits { fallback_host, target: given(target), host: given(host), added };
+        write_request(out, from_client, request, &edits);
         let mut used = request.len;
         if request.framing.has_body() {
             let at_hand = &mut from_client[request.len..];
@@ -62,6 +64,7 @@ impl Upload {
 pub(super) async fn send(
     cx: &RequestContext<'_>,
     plan: &Plan<'_>,
+    routed: &Routed,
     pool: &Rc<Pool>,
     client: &mut Socket,
     exchange: &mut Exchange,
@@ -72,7 +75,7 @@ pub(super) async fn send(
         let leased = acquire(cx, plan, pool, exchange, fresh).await?;
         let reused = leased.reused;
         let replayable = upload.sent;
-        match send_on(cx, plan, pool, leased, client, exchange, upload).await {
+        match send_on(cx, plan, routed, pool, leased, client, exchange, upload).await {
             // The peer closed an idle connection just as we took it. Nothing came back, so a request that may be
             // repeated, or of which no byte left, goes out once more, on a fresh connection.
             Err(Broken { unanswered: true, untouched, .. })
@@ -122,9 +125,11 @@ impl From<Reason> for Broken {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 async fn send_on(
     cx: &RequestContext<'_>,
     plan: &Plan<'_>,
+    routed: &Routed,
     pool: &Rc<Pool>,
     leased: Leased,
     client: &mut Socket,
@@ -137,10 +142,11 @@ async fn send_on(
     }
     exchange.from_upstream.clear();
     let received = if upload.sent {
-        relay::response(cx, plan, &mut upstream.socket, client, exchange, &UploadView::default()).await?
+        relay::response(cx, plan, routed, &mut upstream.socket, client, exchange, &UploadView::default())
+            .await?
     } else {
         // Both directions at once: the response may come before the body's end. Boxed, as it is rare and large.
-        Box::pin(upload::duplex(cx, plan, &mut upstream.socket, client, exchange, upload)).await?
+        Box::pin(upload::duplex(cx, plan, routed, &mut upstream.socket, client, exchange, upload)).await?
     };
     if received.switched {
         return Ok(open_tunnel(cx, plan, &mut upstream.socket, client, exchange, upload.used).await);

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use super::plan::Plan;
 use super::relay::{self, DRAINED_BYTES, Received, UploadView};
 use super::send::{Broken, Upload};
-use super::{Reason, RequestContext};
+use super::{Reason, RequestContext, Routed};
 use crate::deadline::Limit;
 use crate::exchange::{Exchange, Progress};
 use crate::socket::Socket;
@@ -28,6 +28,7 @@ enum Sent {
 pub(super) async fn duplex(
     cx: &RequestContext<'_>,
     plan: &Plan<'_>,
+    routed: &Routed,
     upstream: &mut Socket,
     client: &mut Socket,
     exchange: &mut Exchange,
@@ -54,8 +55,15 @@ pub(super) async fn duplex(
             &view,
             &mut sent_progress
         ));
-        let mut receiving =
-            std::pin::pin!(relay::response(cx, plan, &mut from_upstream, &mut to_client, exchange, &view));
+        let mut receiving = std::pin::pin!(relay::response(
+            cx,
+            plan,
+            routed,
+            &mut from_upstream,
+            &mut to_client,
+            exchange,
+            &view
+        ));
         let received = loop {
             tokio::select! {
                 received = &mut receiving => break received,

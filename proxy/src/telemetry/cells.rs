@@ -41,6 +41,8 @@ pub(crate) struct ArmCells {
     /// Responses by class: 1xx to 5xx; exchanges without one are counted as failures.
     pub(crate) classes: [Counter; 5],
     pub(crate) duration: Histogram,
+    /// Requests that another arm took, as this one had no usable endpoint.
+    pub(crate) spilled: Counter,
 }
 
 impl ArmCells {
@@ -89,4 +91,10 @@ pub(crate) struct ClusterCells {
     pub(crate) request_overflows: Counter,
     /// Responses that took longer than their route's timeout.
     pub(crate) timeouts: Counter,
+    /// Requests refused on purpose (`drop_overloads`).
+    pub(crate) dropped: Counter,
+    /// Requests for which no subset fitted.
+    pub(crate) subset_fallbacks: Counter,
+    /// Requests that went to any endpoint, as too few were well.
+    pub(crate) panics: Counter,
 }

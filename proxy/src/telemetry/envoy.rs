@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use proxy_core::breaker::{Priority, Resource};
+use proxy_core::config::Health;
 use proxy_core::snapshot::Snapshot;
 
 use super::cells::{ClusterCells, Counter, ListenerCells};
@@ -131,7 +132,10 @@ impl Registry {
             group.gauge("upstream_rq_active", in_use(Resource::Requests));
             group.gauge("upstream_rq_pending_active", in_use(Resource::Pending));
             group.gauge("membership_total", table.endpoints.len() as u64);
-            group.gauge("membership_healthy", table.usable.len() as u64);
+            let healthy = table.endpoint_configs().filter(|endpoint| endpoint.health == Health::Healthy);
+            group.gauge("membership_healthy", healthy.count() as u64);
+            let degraded = table.endpoint_configs().filter(|endpoint| endpoint.health == Health::Degraded);
+            group.gauge("membership_degraded", degraded.count() as u64);
             for priority in Priority::ALL {
                 for (resource, short) in [
                     (Resource::Connections, "cx"),

@@ -7,13 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use proxy_core::config::HttpOptions;
-use proxy_core::lb::Balancer;
-use proxy_core::route::{Choice, CompiledRoute, RequestView, RouteTable};
+use proxy_core::config::{Arm, HttpOptions, Labels, Route, Split, Unavailable, Weight};
+use proxy_core::lb::{self, Balancer};
+use proxy_core::route::{CompiledRoute, NewUser, RequestView, RouteTable};
 use proxy_core::snapshot::{ClusterTable, ListenerTable, Snapshot};
-use proxy_core::split::Sequence;
+use proxy_core::split::{Phase, Sequence};
+use rand::RngExt as _;
 
 use super::Worker;
+use crate::forward::Reason;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{ArmCells, ArmKey, ClusterCells, ListenerCells, ListenerKey};
 use crate::upstream::Pool;
@@ -41,10 +43,22 @@ pub(crate) struct ListenerView {
 
 /// A route's split and counters.
 pub(crate) struct RouteView {
-    table: Arc<RouteTable>,
+    pub(crate) table: Arc<RouteTable>,
     number: usize,
     sequence: Rc<RefCell<Sequence>>,
+    /// The turns of the others while some arms have no usable endpoint, and which those are.
+    spill: RefCell<Option<(Vec<bool>, Sequence)>>,
     pub(crate) cells: Box<[Arc<ArmCells>]>,
+}
+
+/// The arm of a request.
+pub(crate) struct Taken {
+    /// By index.
+    pub(crate) arm: usize,
+    /// The arm that should have taken it, and had no usable endpoint.
+    pub(crate) spilled_from: Option<usize>,
+    /// A cookie for the response.
+    pub(crate) cookie: Option<NewUser>,
 }
 
 /// A cluster's turn and pools.
@@ -52,7 +66,7 @@ pub(crate) struct ClusterView {
     pub(crate) table: Arc<ClusterTable>,
     pub(crate) cells: Arc<ClusterCells>,
     balancer: RefCell<Balancer>,
-    /// In the order of the table's usable endpoints.
+    /// In the order of the table's endpoints.
     pools: Box<[Rc<Pool>]>,
 }
 
@@ -71,9 +85,8 @@ impl View {
 
     fn take_over(&self, last: &Self) {
         for (slot, table) in self.snapshot.listeners() {
-            if let Some(old) = last.listeners.get(slot).and_then(OnceCell::get)
-                && Arc::ptr_eq(&old.source, table)
-            {
+            let Some(old) = last.listeners.get(slot).and_then(OnceCell::get) else { continue };
+            if Arc::ptr_eq(&old.source, table) {
                 let _ = self.listeners[slot].set(old.clone());
             }
         }
@@ -138,6 +151,11 @@ impl ListenerView {
         }
     }
 
+    /// Whether the listener was removed: its connections end with their next response.
+    pub(crate) fn is_departing(&self) -> bool {
+        self.source.is_departing
+    }
+
     /// The settings of the HTTP connection manager.
     pub(crate) fn http(&self) -> &HttpOptions {
         &self.source.http
@@ -152,19 +170,22 @@ impl ListenerView {
 
 impl RouteView {
     fn new(worker: &Worker, table: &Arc<RouteTable>, number: usize, route: &CompiledRoute) -> Self {
-        let cells = route.targets.iter().map(|target| {
-            let key = ArmKey {
-                route: route.label.clone(),
-                arm: target.name.clone(),
-                cluster: target.cluster.clone(),
-            };
+        let cell = |arm: &str, cluster: &str| {
+            let key = ArmKey { route: route.label.clone(), arm: arm.into(), cluster: cluster.into() };
             worker.shared.registry.arm(key, worker.id)
-        });
+        };
+        let mut cells: Vec<_> =
+            route.targets.iter().map(|target| cell(target.name.as_str(), target.cluster.as_str())).collect();
+        if cells.is_empty() {
+            // A route that does not forward is counted as well, under no arm.
+            cells.push(cell("", ""));
+        }
         Self {
             table: table.clone(),
             number,
-            sequence: worker.sequence(&route.label, &route.arms),
-            cells: cells.collect(),
+            sequence: worker.sequence(&route.label, table.arms(route)),
+            spill: RefCell::default(),
+            cells: cells.into(),
         }
     }
 
@@ -172,16 +193,50 @@ impl RouteView {
         &self.table.routes()[self.number]
     }
 
-    /// The arm that takes a request, by index.
-    pub(crate) fn choose(&self, route: &CompiledRoute, request: &impl RequestView) -> usize {
-        match &route.choice {
-            Choice::Only(arm) => *arm,
-            Choice::Sequence => self.sequence.borrow_mut().next(),
-            Choice::Keyed { header, rendezvous } => match request.header(header.as_bytes()).next() {
-                Some(user) => rendezvous.pick(user),
-                None => self.sequence.borrow_mut().next(),
-            },
+    /// What it was compiled from.
+    pub(crate) fn config(&self) -> &Route {
+        self.table.route_config(self.compiled())
+    }
+
+    /// The arm that takes a request. `usable` is asked where a split spills.
+    pub(crate) fn choose(
+        &self,
+        split: &Split,
+        request: &impl RequestView,
+        usable: impl Fn(usize) -> bool,
+    ) -> Taken {
+        let route = self.compiled();
+        let chosen = route.choose(split, request);
+        let arm = chosen.arm.unwrap_or_else(|| self.sequence.borrow_mut().next());
+        let spills = split.unavailable == Unavailable::Spill && split.arms.len() > 1 && !usable(arm);
+        let other = match spills {
+            true => route.spill(split, &chosen, &usable).or_else(|| self.spill(split, &usable)),
+            false => None,
+        };
+        match other {
+            // The user comes back to the arm when it does, so the cookie says nothing of this.
+            Some(other) => Taken { arm: other, spilled_from: Some(arm), cookie: None },
+            None => Taken { arm, spilled_from: None, cookie: chosen.cookie },
         }
+    }
+
+    /// The turn of one of the arms that are usable, by their weights.
+    fn spill(&self, split: &Split, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        let can: Vec<_> =
+            (0..split.arms.len()).map(|arm| split.arms[arm].weight.0 > 0 && usable(arm)).collect();
+        if !can.contains(&true) {
+            return None;
+        }
+        let mut spill = self.spill.borrow_mut();
+        if spill.as_ref().is_none_or(|(known, _)| *known != can) {
+            let without = |(arm, can): (&Arm, &bool)| Arm {
+                weight: if *can { arm.weight } else { Weight(0) },
+                ..arm.clone()
+            };
+            let arms: Vec<_> = split.arms.iter().zip(&can).map(without).collect();
+            *spill = Some((can, Sequence::new(&arms, Phase::START)));
+        }
+        spill.as_mut().map(|(_, sequence)| sequence.next())
     }
 }
 
@@ -191,7 +246,7 @@ impl ClusterView {
             table: table.clone(),
             cells: worker.shared.registry.cluster(&table.name, worker.id),
             balancer: RefCell::new(Balancer::staggered(worker.id)),
-            pools: table.usable.iter().map(|endpoint| Rc::new(Pool::new(endpoint.clone()))).collect(),
+            pools: table.endpoints.iter().map(|endpoint| Rc::new(Pool::new(endpoint.clone()))).collect(),
         }
     }
 
@@ -206,15 +261,26 @@ impl ClusterView {
         Self {
             table: table.clone(),
             cells: old.cells.clone(),
-            balancer: RefCell::new(*old.balancer.borrow()),
-            pools: table.usable.iter().map(pool).collect(),
+            balancer: RefCell::new(old.balancer.borrow().clone()),
+            pools: table.endpoints.iter().map(pool).collect(),
         }
     }
 
-    /// The pool of the endpoint whose turn it is.
-    pub(crate) fn pick(&self, worker: &Worker) -> Option<Rc<Pool>> {
+    /// An endpoint that has `labels`, by its index, and its pool.
+    pub(crate) fn pick(&self, worker: &Worker, labels: Option<&Labels>) -> Result<(usize, Rc<Pool>), Reason> {
         let mut rng = worker.rng.borrow_mut();
-        let index = self.balancer.borrow_mut().pick(self.table.lb_policy, &self.table.usable, &mut rng)?;
-        Some(self.pools[index].clone())
+        for drop in &self.table.drops {
+            if rng.random_range(0..1_000_000) < drop.millionths {
+                self.cells.dropped.add(1);
+                return Err(Reason::Dropped);
+            }
+        }
+        let (choices, way) = self.table.choices.of(labels);
+        self.cells.subset_fallbacks.add(u64::from(way == lb::Way::Fallback));
+        self.cells.panics.add(u64::from(choices.is_panic()));
+        let endpoints = &self.table.endpoints;
+        let picked = self.balancer.borrow_mut().pick(self.table.policy, choices, endpoints, &mut rng);
+        let index = picked.ok_or(Reason::NoEndpoint)?;
+        Ok((index, self.pools[index].clone()))
     }
 }

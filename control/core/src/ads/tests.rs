@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use proxy_core::config::{Address, EndpointSource};
 use proxy_core::snapshot::Snapshot;
-use proxy_core::xds::{AdsClient, Resources, Subscriptions};
+use proxy_core::xds::{AdsClient, Origin, Resources, Subscriptions};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use xds_proto::envoy::config::core::v3::Node;
@@ -227,7 +227,7 @@ struct Proxy {
 impl Proxy {
     fn new() -> Self {
         let node = Node { id: "p".into(), user_agent_name: "weir".into(), ..Node::default() };
-        let subscriptions = Subscriptions { listeners: true, clusters: true };
+        let subscriptions = Subscriptions { listeners: Some(Origin::Ads), clusters: Some(Origin::Ads) };
         Self {
             client: AdsClient::new(node, subscriptions, Resources::default()),
             snapshot: Snapshot::default(),
@@ -260,7 +260,7 @@ impl Proxy {
     fn deliver_down(&mut self) {
         if let Some(response) = self.down.pop_front() {
             let review = self.client.review(response);
-            self.snapshot = self.snapshot.next(review.config()).expect("compiles");
+            self.snapshot = self.snapshot.next(review.config(), |_| false).expect("compiles");
             let conclusion = self.client.conclude(review);
             assert!(conclusion.rejections.is_empty(), "{:?}", conclusion.rejections);
             self.up.extend(conclusion.requests);
@@ -272,7 +272,10 @@ impl Proxy {
         for (_, listener) in self.snapshot.listeners() {
             for target in listener.routes.routes().iter().flat_map(|r| &r.targets) {
                 assert!(
-                    self.snapshot.cluster(target.slot).is_some_and(|c| !c.usable.is_empty()),
+                    target
+                        .slot
+                        .and_then(|slot| self.snapshot.cluster(slot))
+                        .is_some_and(|c| c.is_usable(None)),
                     "seed {seed}: a route leads to {} without endpoints",
                     target.cluster
                 );
@@ -283,8 +286,8 @@ impl Proxy {
     /// The arms that are served.
     fn arms(&self) -> Vec<(String, u32)> {
         let listeners = self.snapshot.listeners();
-        let routes = listeners.flat_map(|(_, l)| l.routes.routes().iter());
-        routes.flat_map(|r| &r.arms).map(|a| (a.name.to_string(), a.weight.0)).collect()
+        let arms = listeners.flat_map(|(_, l)| l.routes.routes().iter().flat_map(|r| l.routes.arms(r)));
+        arms.map(|a| (a.name.to_string(), a.weight.0)).collect()
     }
 }
 

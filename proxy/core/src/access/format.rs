@@ -78,6 +78,7 @@ pub(super) enum Operator {
     LocalReplyBody,
     Route,
     Arm,
+    SpilledFrom,
     Reason,
 }
 
@@ -85,7 +86,10 @@ pub(super) enum Operator {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FieldRef {
     Method,
+    /// As it left.
     Path,
+    /// As it came.
+    OriginalPath,
     Authority,
     Scheme,
     Header(Box<str>),
@@ -253,7 +257,11 @@ impl Operator {
             Self::RequestHeader { first, second } => {
                 let Some((head, buffer)) = record.request else { return Value::Missing };
                 let view = HeadView { head, buffer, added: record.added, default_host: "" };
-                bytes(first.find(view).or_else(|| second.as_ref().and_then(|second| second.find(view))))
+                let find = |field: &FieldRef| match field {
+                    FieldRef::Path if !record.rewritten.is_empty() => Some(record.rewritten),
+                    field => field.find(view),
+                };
+                bytes(find(first).or_else(|| second.as_ref().and_then(find)))
             }
             Self::ResponseHeader { first, second } => {
                 let Some((head, buffer)) = record.response else { return Value::Missing };
@@ -317,6 +325,7 @@ impl Operator {
             Self::LocalReplyBody if record.local_body.is_empty() => Value::Missing,
             Self::LocalReplyBody => Value::Bytes(record.local_body),
             Self::Arm => text(record.arm),
+            Self::SpilledFrom => text(record.spilled_from),
             Self::Reason => text(record.reason),
         }
     }
@@ -328,7 +337,7 @@ impl FieldRef {
         let present = |bytes: &'a [u8]| (!bytes.is_empty()).then_some(bytes);
         match self {
             Self::Method => present(head.method_token.slice(buffer)),
-            Self::Path => present(head.path.slice(buffer)),
+            Self::Path | Self::OriginalPath => present(head.path.slice(buffer)),
             Self::Authority => present(head.authority.slice(buffer)),
             Self::Scheme => Some(b"http"),
             Self::Header(name) => view.lines(name.as_bytes()).next(),

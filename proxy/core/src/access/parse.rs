@@ -8,8 +8,13 @@ use super::format::{FieldRef, Format, Operator, Part, TimePart, TimePoint};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// No operator has this name.
-    #[error("%{0}% is not an operator that this version knows")]
-    Unknown(String),
+    #[error("%{operator}% is not an operator that this version knows{hint}")]
+    Unknown {
+        /// As written.
+        operator: String,
+        /// The nearest one that is, as a half sentence.
+        hint: String,
+    },
     /// Its arguments make no sense.
     #[error("%{operator}%: {reason}")]
     Arguments {
@@ -42,7 +47,7 @@ pub enum JsonValue {
 
 /// The line of a log without a format: what decided, where it went, how it ended and how long it took.
 const DEFAULT: &str = "%START_TIME% %REQ(:METHOD)% %REQ(:AUTHORITY)% %REQ(:PATH)% %RESPONSE_CODE% \
-                       route=%WEIR_ROUTE% arm=%WEIR_ARM% cluster=%UPSTREAM_CLUSTER% endpoint=%UPSTREAM_HOST% \
+                       route=%WEIR_ROUTE% arm=%WEIR_ARM% spilled_from=%WEIR_SPILLED_FROM% cluster=%UPSTREAM_CLUSTER% endpoint=%UPSTREAM_HOST% \
                        attempt=%UPSTREAM_REQUEST_ATTEMPT_COUNT% flag=%RESPONSE_FLAGS% reason=\"%WEIR_REASON%\" \
                        received=%BYTES_RECEIVED% sent=%BYTES_SENT% \
                        first_byte_us=%COMMON_DURATION(DS_RX_BEG:US_RX_BEG:us)% \
@@ -241,6 +246,16 @@ fn pieces(text: &str, mut take: impl FnMut(Piece) -> Result<(), FormatError>) ->
     if plain.is_empty() { Ok(()) } else { take(Piece::Text(plain)) }
 }
 
+/// All operators, for whoever misspelt one.
+const OPERATORS: &str = "
+    BYTES_RECEIVED BYTES_SENT COMMON_DURATION CONNECTION_ID DOWNSTREAM_DIRECT_REMOTE_ADDRESS
+    DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT DOWNSTREAM_DIRECT_REMOTE_PORT DOWNSTREAM_LOCAL_ADDRESS
+    DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT DOWNSTREAM_LOCAL_PORT DOWNSTREAM_REMOTE_ADDRESS
+    DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT DOWNSTREAM_REMOTE_PORT DURATION LOCAL_REPLY_BODY PROTOCOL REQ
+    REQUEST_DURATION RESP RESPONSE_CODE RESPONSE_CODE_DETAILS RESPONSE_DURATION RESPONSE_FLAGS RESPONSE_TX_DURATION
+    ROUTE_NAME START_TIME UPSTREAM_CLUSTER UPSTREAM_CLUSTER_RAW UPSTREAM_HOST UPSTREAM_REMOTE_ADDRESS
+    UPSTREAM_REQUEST_ATTEMPT_COUNT VIRTUAL_HOST_NAME WEIR_ARM WEIR_REASON WEIR_ROUTE WEIR_SPILLED_FROM";
+
 fn operator(name: &str, arguments: Option<&str>) -> Result<Operator, FormatError> {
     let wrong =
         |reason: &str| FormatError::Arguments { operator: name.to_owned(), reason: reason.to_owned() };
@@ -301,15 +316,22 @@ fn operator(name: &str, arguments: Option<&str>) -> Result<Operator, FormatError
         "LOCAL_REPLY_BODY" => plain(Operator::LocalReplyBody)?,
         "WEIR_ROUTE" => plain(Operator::Route)?,
         "WEIR_ARM" => plain(Operator::Arm)?,
+        "WEIR_SPILLED_FROM" => plain(Operator::SpilledFrom)?,
         "WEIR_REASON" => plain(Operator::Reason)?,
-        unknown => return Err(FormatError::Unknown(unknown.to_owned())),
+        unknown => {
+            return Err(FormatError::Unknown {
+                operator: unknown.to_owned(),
+                hint: xds_proto::json::did_you_mean(unknown, OPERATORS.split_whitespace()),
+            });
+        }
     })
 }
 
 fn field_ref(name: &str) -> FieldRef {
     match name {
         ":method" => FieldRef::Method,
-        ":path" | "x-envoy-original-path" => FieldRef::Path,
+        ":path" => FieldRef::Path,
+        "x-envoy-original-path" => FieldRef::OriginalPath,
         ":authority" | "host" => FieldRef::Authority,
         ":scheme" => FieldRef::Scheme,
         other => FieldRef::Header(other.into()),

@@ -49,7 +49,7 @@ fn text(format: &str) -> String {
 fn the_default_line_says_what_decided() {
     assert_eq!(
         written(&Format::default()),
-        "2026-11-21T08:40:14.007Z GET shop /a?b 200 route=edge/shop/cart arm=v2 cluster=shop-v2 \
+        "2026-11-21T08:40:14.007Z GET shop /a?b 200 route=edge/shop/cart arm=v2 spilled_from=- cluster=shop-v2 \
          endpoint=10.0.0.2:80 attempt=1 flag=- reason=\"-\" received=0 sent=1024 first_byte_us=10000 \
          duration_us=12345\n"
     );
@@ -124,7 +124,7 @@ fn an_unknown_operator_is_named() {
 #[test]
 fn filters_tell_requests_apart() {
     let user_agent =
-        |predicate| Filter::Header(HeaderMatch { name: FieldName::Header("user-agent".into()), predicate });
+        |predicate| Filter::Header(HeaderMatch::new(FieldName::Header("user-agent".into()), predicate));
     for (filter, holds) in [
         (Filter::Status(Comparison::AtLeast, 500), false),
         (Filter::Status(Comparison::NotEqual, 500), true),

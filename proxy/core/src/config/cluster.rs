@@ -1,13 +1,14 @@
 //! Clusters and their endpoints.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Address, ClusterName};
+use super::{Address, ClusterName, Labels};
 use crate::breaker::{Priority, Thresholds};
 
 /// `envoy.config.cluster.v3.Cluster`, speaking HTTP/1.1 to its endpoints.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
     /// Unique among clusters.
     pub name: ClusterName,
@@ -16,7 +17,7 @@ pub struct Cluster {
     /// How long a connection attempt may take; 5 s where unset, as in Envoy.
     pub connect_timeout: Duration,
     /// How an endpoint is picked.
-    pub lb_policy: LbPolicy,
+    pub balancing: Balancing,
     /// Circuit breakers, by priority.
     pub thresholds: PriorityThresholds,
     /// How connections to its endpoints are kept.
@@ -74,29 +75,205 @@ impl Default for ConnectionOptions {
 }
 
 /// Where a cluster's endpoints come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum EndpointSource {
     /// They are part of the cluster.
     Static(Arc<LoadAssignment>),
     /// They are asked for over EDS under this name.
     Eds(ClusterName),
+    /// They are read from a file that holds load assignments, under this name.
+    EdsFile(ClusterName, Arc<str>),
+    /// Their names are part of the cluster, and are looked up.
+    Dns(Arc<DnsTargets>),
+}
+
+/// Endpoints whose addresses are looked up, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DnsTargets {
+    /// The endpoints, with a port and no address yet.
+    pub template: LoadAssignment,
+    /// Their names, in the order of the template's endpoints.
+    pub names: Vec<Box<str>>,
+    /// How they are looked up.
+    pub options: DnsOptions,
+}
+
+/// How names are looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsOptions {
+    /// Each address is an endpoint (`STRICT_DNS`); else a name has one endpoint, the first address (`LOGICAL_DNS`).
+    pub all_addresses: bool,
+    /// Time between two successful lookups, unless the records' own time holds.
+    pub refresh: Duration,
+    /// Whether the records' own time holds.
+    pub respects_ttl: bool,
+    /// Time to the first lookup after one that failed, and the most that it grows to.
+    pub failure_refresh: (Duration, Duration),
+    /// Up to so much is added at random.
+    pub jitter: Duration,
+    /// Which addresses are looked for.
+    pub family: LookupFamily,
+    /// Who is asked; the system's name servers where empty.
+    pub resolvers: Vec<SocketAddr>,
+    /// Whether they are asked over TCP alone.
+    pub tcp: bool,
+    /// How long one of them may take.
+    pub query_timeout: Duration,
+    /// How often they are asked.
+    pub query_tries: u32,
+}
+
+/// Which addresses are looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LookupFamily {
+    /// IPv6, and IPv4 where there is none.
+    #[default]
+    V6Preferred,
+    /// IPv4, and IPv6 where there is none.
+    V4Preferred,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// Both.
+    All,
+}
+
+/// How an endpoint of a cluster is picked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Balancing {
+    /// Among the endpoints of a locality, or of a priority where localities have no weight.
+    pub policy: LbPolicy,
+    /// Whether localities are chosen by their weights first.
+    pub by_locality: bool,
+    /// The percentage of healthy endpoints below which all of a priority are used. Where unset it is 50, and endpoints that
+    /// EDS calls unhealthy are not used even then.
+    pub panic_threshold: Option<f64>,
+    /// Parts of the cluster by the labels of endpoints.
+    pub subsets: Option<Arc<Subsets>>,
 }
 
 /// How an endpoint is picked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LbPolicy {
-    /// One after the other.
+    /// One after the other, by weight.
     #[default]
     RoundRobin,
-    /// Of two at random, the one with fewer requests in flight.
-    LeastRequest,
+    /// Of some at random, by weight, the one with the fewest requests in flight for its weight.
+    LeastRequest {
+        /// How many are looked at.
+        choices: u32,
+    },
+    /// Any, by weight.
+    Random,
+}
+
+/// `envoy.config.cluster.v3.Cluster.LbSubsetConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subsets {
+    /// Which keys make subsets.
+    pub selectors: Vec<SubsetSelector>,
+    /// Where a request goes that no subset fits.
+    pub fallback: SubsetFallback,
+    /// The labels of the default subset.
+    pub default: Labels,
+    /// Whether any endpoint is better than none where even the fallback has none.
+    pub panic_mode_any: bool,
+}
+
+/// Keys whose values make subsets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubsetSelector {
+    /// Sorted.
+    pub keys: Vec<Box<str>>,
+    /// Instead of the cluster's.
+    pub fallback: Option<SubsetFallback>,
+}
+
+/// Where a request goes that no subset fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubsetFallback {
+    /// Nowhere.
+    None,
+    /// To any endpoint.
+    Any,
+    /// To the default subset.
+    Default,
+    /// To the subset of fewer keys.
+    Keys(Vec<Box<str>>),
 }
 
 /// `envoy.config.endpoint.v3.ClusterLoadAssignment`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LoadAssignment {
+    /// In their order.
+    pub localities: Vec<LocalityEndpoints>,
+    /// The healthy part of a priority counts as this many percent of itself (`overprovisioning_factor`).
+    pub overprovisioning: u32,
+    /// Requests that are refused on purpose.
+    pub drops: Vec<Drop>,
+}
+
+impl Default for LoadAssignment {
+    fn default() -> Self {
+        Self { localities: Vec::new(), overprovisioning: 140, drops: Vec::new() }
+    }
+}
+
+impl LoadAssignment {
+    /// Endpoints without locality, weight or priority.
+    pub fn of(endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            localities: vec![LocalityEndpoints { endpoints, ..LocalityEndpoints::default() }],
+            ..Self::default()
+        }
+    }
+
     /// All endpoints, in their order.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.localities.iter().flat_map(|locality| &locality.endpoints)
+    }
+}
+
+/// A share of requests that is refused on purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drop {
+    /// What for.
+    pub category: Box<str>,
+    /// Of a million.
+    pub millionths: u32,
+}
+
+/// The endpoints of one locality.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LocalityEndpoints {
+    /// Where they are.
+    pub locality: Locality,
+    /// 0 is used first.
+    pub priority: u32,
+    /// The locality's weight, where localities are weighed; one without takes no requests then.
+    pub weight: u32,
+    /// In their order.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// Where endpoints are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Locality {
+    /// The largest part.
+    pub region: Box<str>,
+    /// A part of a region.
+    pub zone: Box<str>,
+    /// A part of a zone.
+    pub sub_zone: Box<str>,
+}
+
+impl std::fmt::Display for Locality {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts = [&self.region, &self.zone, &self.sub_zone];
+        let known: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).map(|part| &**part).collect();
+        f.write_str(&known.join("/"))
+    }
 }
 
 /// One place that serves a cluster.
@@ -104,6 +281,31 @@ pub struct LoadAssignment {
 pub struct Endpoint {
     /// Where to connect.
     pub address: Address,
-    /// Whether EDS lets it take new requests: not when UNHEALTHY, DRAINING or TIMEOUT.
-    pub usable: bool,
+    /// Its host name; empty where it has none.
+    pub hostname: Box<str>,
+    /// How EDS finds it.
+    pub health: Health,
+    /// At least 1.
+    pub weight: u32,
+    /// `envoy.lb` of its metadata.
+    pub labels: Arc<Labels>,
+}
+
+impl Endpoint {
+    /// A healthy one of weight 1 with nothing special about it.
+    pub fn at(address: Address) -> Self {
+        Self { address, hostname: "".into(), health: Health::Healthy, weight: 1, labels: Arc::default() }
+    }
+}
+
+/// How EDS finds an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Well, or nothing is known.
+    #[default]
+    Healthy,
+    /// To be used where too few others are left.
+    Degraded,
+    /// UNHEALTHY, DRAINING or TIMEOUT: it gets no new requests.
+    Unhealthy,
 }

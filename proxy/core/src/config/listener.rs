@@ -18,10 +18,12 @@ pub struct Listener {
 }
 
 /// Where a listener's routes come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RouteSource {
     /// They are part of the listener.
     Inline(Arc<RouteConfiguration>),
     /// They are asked for by name over RDS.
     Rds(RouteConfigName),
+    /// They are read by name from a file that holds route configurations.
+    RdsFile(RouteConfigName, Arc<str>),
 }

@@ -2,7 +2,7 @@
 
 /// Whether `host` is what a Host header or an authority may be. User information is refused: it hides which host is
 /// meant.
-pub(super) fn is_valid(host: &[u8]) -> bool {
+pub fn is_valid(host: &[u8]) -> bool {
     let (name, port) = match host.first() {
         None => return false,
         Some(b'[') => {

@@ -11,6 +11,10 @@ use super::response::{ResponseFraming, ResponseHead};
 pub struct RequestEdits<'a> {
     /// Stands in where an HTTP/1.0 client sent no host.
     pub fallback_host: &'a [u8],
+    /// The target instead of the client's.
+    pub target: Option<&'a [u8]>,
+    /// The host instead of the client's.
+    pub host: Option<&'a [u8]>,
     /// Whole lines, each with its end.
     pub added: &'a [u8],
 }
@@ -24,14 +28,17 @@ pub fn write_request(out: &mut Vec<u8>, buffer: &[u8], head: &RequestHead, edits
     out.push(b' ');
     // Only CONNECT has no path; its target is the authority.
     let target = if head.path.is_empty() { head.authority } else { head.path };
-    out.extend_from_slice(target.slice(buffer));
+    out.extend_from_slice(edits.target.unwrap_or_else(|| target.slice(buffer)));
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    if head.is_absolute {
+    if let Some(host) = edits.host {
+        write_line(out, b"host", host);
+    } else if head.is_absolute {
         write_line(out, b"host", head.authority.slice(buffer));
     } else if head.authority.is_empty() {
         write_line(out, b"host", edits.fallback_host);
     }
-    copy_lines(out, buffer, &head.headers, head.len, |_| false);
+    let renames = edits.host.is_some();
+    copy_lines(out, buffer, &head.headers, head.len, |id| renames && id == HeaderId::Host);
     out.extend_from_slice(edits.added);
     match head.framing {
         RequestFraming::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -172,18 +179,30 @@ const fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",
         200 => "OK",
+        201 => "Created",
         202 => "Accepted",
         204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
         307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
         418 => "I'm a teapot",
+        422 => "Unprocessable Content",
         421 => "Misdirected Request",
         426 => "Upgrade Required",
         429 => "Too Many Requests",

@@ -1,17 +1,57 @@
 //! From a path to the routes whose path condition it meets.
 //!
 //! Exact paths are hashed. Prefixes live in a radix trie; walking a path down the trie passes every prefix of it. Each
-//! place holds route numbers in ascending order, cut after the first route without header conditions: behind that one,
-//! nothing in the same place can win.
+//! place holds route numbers in ascending order, cut after the first route without further conditions: behind that one,
+//! nothing in the same place can win. Expressions are tried at once.
 
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-use crate::config::PathMatch;
+use crate::config::{Condition, FieldName, HeaderMatch, PathMatch, Predicate, Route, TextForm};
+use crate::pattern::{Pattern, PatternSet};
 
-/// Routes at one place, ascending.
-type RouteList = Vec<u32>;
+/// Whether the condition on a path holds. `path` has no query.
+pub(super) fn holds(condition: &PathMatch, ignores_case: bool, path: &[u8]) -> bool {
+    let starts = |text: &str| {
+        path.get(..text.len()).is_some_and(|start| match ignores_case {
+            true => start.eq_ignore_ascii_case(text.as_bytes()),
+            false => start == text.as_bytes(),
+        })
+    };
+    match condition {
+        PathMatch::Connect => path.is_empty(),
+        _ if path.is_empty() => false,
+        PathMatch::Prefix(text) => starts(text),
+        PathMatch::SeparatedPrefix(text) => starts(text) && matches!(path.get(text.len()), None | Some(b'/')),
+        PathMatch::Exact(text) => path.len() == text.len() && starts(text),
+        PathMatch::Regex(pattern) => pattern.matches(path),
+        PathMatch::Template(template) => template.pattern().matches(path),
+    }
+}
+
+/// How many routes in one place are looked at one by one before they are found by the value of a header.
+const FEW: usize = 8;
+
+/// What is asked of a route, or of a request, while the index is searched.
+pub(super) trait Search {
+    /// Whether the route's conditions hold.
+    fn matches(&self, route: u32) -> bool;
+    /// The values of a header in lower case.
+    fn values(&self, header: &str, take: impl FnMut(&[u8]));
+}
+
+/// Routes at one place.
+#[derive(Debug, Default)]
+struct RouteList {
+    /// Ascending.
+    routes: Box<[u32]>,
+    /// Those of many that want a header to have one value.
+    keyed: Option<Box<Keyed>>,
+}
+
+/// Routes by header and value, each list ascending.
+type Keyed = Vec<(Box<str>, HashMap<Box<[u8]>, Vec<u32>, FixedState>)>;
 
 #[derive(Debug, Default)]
 pub(super) struct PathIndex {
@@ -20,6 +60,9 @@ pub(super) struct PathIndex {
     nodes: Vec<Node>,
     /// For requests without a path.
     connect: RouteList,
+    expressions: Option<Box<Expressions>>,
+    /// Routes for which the case of the path plays no part, in lower case.
+    any_case: Option<Box<Self>>,
 }
 
 #[derive(Debug, Default)]
@@ -31,59 +74,105 @@ struct Node {
     separated: RouteList,
 }
 
-impl PathIndex {
-    /// `routes` in their order, each with whether it has no further condition.
-    pub(super) fn new<'a>(routes: impl Iterator<Item = (&'a PathMatch, bool)>) -> Self {
-        let mut index = Self { nodes: vec![Node::default()], ..Self::default() };
-        // A list is closed once it holds a route that always matches.
-        let mut closed: std::collections::HashSet<(u8, &[u8])> = std::collections::HashSet::new();
-        for (number, (path, unconditional)) in (0..).zip(routes) {
-            let (kind, text) = match path {
-                PathMatch::Exact(text) => (0, text.as_bytes()),
-                PathMatch::Prefix(text) => (1, text.as_bytes()),
-                PathMatch::SeparatedPrefix(text) => (2, text.as_bytes()),
-                PathMatch::Connect => (3, &b""[..]),
-            };
-            if closed.contains(&(kind, text)) {
-                continue;
-            }
-            if unconditional {
-                closed.insert((kind, text));
-            }
-            match kind {
-                0 => index.exact.entry(text.into()).or_default().push(number),
-                1 => index.node(text).prefix.push(number),
-                3 => index.connect.push(number),
-                _ => index.node(text).separated.push(number),
-            }
-        }
-        index
-    }
+/// Routes with expressions, in their order.
+#[derive(Debug)]
+struct Expressions {
+    routes: Vec<(u32, Pattern)>,
+    /// All of them at once, unless that is too large.
+    set: Option<PatternSet>,
+}
 
-    /// The lowest-numbered route at the path for which `matches` holds. `path` has no query.
-    ///
-    /// Cost: one hash and one walk over the path's bytes; `matches` only for routes whose path condition is met.
-    pub(super) fn first(&self, path: &[u8], mut matches: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut best = u32::MAX;
-        let mut try_list = |list: &RouteList| {
-            for route in list {
-                if *route >= best {
-                    break;
-                }
-                if matches(*route) {
-                    best = *route;
-                    break;
-                }
+/// A kind of condition and its text.
+type Place = (u8, Box<[u8]>);
+
+/// Routes as they are put together.
+#[derive(Default)]
+struct Builder<'a> {
+    lists: HashMap<Place, Vec<(u32, &'a Route)>>,
+    order: Vec<Place>,
+    expressions: Vec<(u32, Pattern)>,
+}
+
+impl<'a> Builder<'a> {
+    fn add(&mut self, number: u32, route: &'a Route, lower: bool) {
+        let (kind, text) = match &route.path {
+            PathMatch::Exact(text) => (0, text.as_bytes()),
+            PathMatch::Prefix(text) => (1, text.as_bytes()),
+            PathMatch::SeparatedPrefix(text) => (2, text.as_bytes()),
+            PathMatch::Connect => (3, &b""[..]),
+            PathMatch::Regex(pattern) => return self.expressions.push((number, pattern.clone())),
+            PathMatch::Template(template) => {
+                return self.expressions.push((number, template.pattern().clone()));
             }
         };
-        if path.is_empty() {
-            try_list(&self.connect);
-            return (best != u32::MAX).then_some(best);
+        let text = if lower { text.to_ascii_lowercase() } else { text.to_vec() };
+        let key = (kind, text.into_boxed_slice());
+        let list = self.lists.entry(key.clone()).or_default();
+        if list.is_empty() {
+            self.order.push(key);
         }
+        // A list is closed once it holds a route that always matches.
+        if list.last().is_none_or(|(_, last)| !last.conditions.is_empty()) {
+            list.push((number, route));
+        }
+    }
+
+    fn finish(mut self, any_case: Option<Box<PathIndex>>) -> PathIndex {
+        let mut index = PathIndex { nodes: vec![Node::default()], any_case, ..PathIndex::default() };
+        for key in self.order {
+            let list = RouteList::new(&self.lists.remove(&key).unwrap_or_default());
+            let (kind, text) = key;
+            match kind {
+                0 => drop(index.exact.insert(text, list)),
+                1 => index.node(&text).prefix = list,
+                2 => index.node(&text).separated = list,
+                _ => index.connect = list,
+            }
+        }
+        index.nodes.shrink_to_fit();
+        index.expressions = Expressions::new(self.expressions).map(Box::new);
+        index
+    }
+}
+
+impl PathIndex {
+    /// Over those of `routes` that `serves` wants, in their order.
+    pub(super) fn new(routes: &[Route], serves: impl Fn(u32) -> bool) -> Self {
+        let (mut exact_case, mut any_case) = (Builder::default(), None);
+        for (number, route) in (0..).zip(routes).filter(|(number, _)| serves(*number)) {
+            let is_text =
+                !matches!(route.path, PathMatch::Regex(_) | PathMatch::Template(_) | PathMatch::Connect);
+            if route.ignores_path_case && is_text {
+                any_case.get_or_insert_with(Builder::default).add(number, route, true);
+            } else {
+                exact_case.add(number, route, false);
+            }
+        }
+        exact_case.finish(any_case.map(|builder| Box::new(builder.finish(None))))
+    }
+
+    /// The lowest-numbered route at the path whose conditions hold. `path` has no query.
+    ///
+    /// Cost: one hash and one walk over the path's bytes, one more for expressions; conditions only of routes whose path
+    /// condition is met.
+    pub(super) fn first(&self, path: &[u8], search: &impl Search) -> Option<u32> {
+        let mut best = u32::MAX;
+        if path.is_empty() {
+            self.connect.first(search, &mut best);
+        } else {
+            self.walk(path, search, &mut best);
+            if let Some(any_case) = &self.any_case {
+                any_case.walk(&path.to_ascii_lowercase(), search, &mut best);
+            }
+        }
+        (best != u32::MAX).then_some(best)
+    }
+
+    fn walk(&self, path: &[u8], search: &impl Search, best: &mut u32) {
         if !self.exact.is_empty()
             && let Some(list) = self.exact.get(path)
         {
-            try_list(list);
+            list.first(search, best);
         }
         let mut at = 0_usize;
         let mut rest = path;
@@ -92,9 +181,9 @@ impl PathIndex {
                 break;
             };
             rest = after;
-            try_list(&node.prefix);
+            node.prefix.first(search, best);
             if matches!(rest.first(), None | Some(b'/')) {
-                try_list(&node.separated);
+                node.separated.first(search, best);
             }
             let Some(first) = rest.first() else { break };
             let Ok(child) = node.children.binary_search_by_key(first, |(byte, _)| *byte) else {
@@ -102,7 +191,9 @@ impl PathIndex {
             };
             at = node.children[child].1 as usize;
         }
-        (best != u32::MAX).then_some(best)
+        if let Some(expressions) = &self.expressions {
+            expressions.first(path, search, best);
+        }
     }
 
     /// The node for exactly `text`, made where it is missing.
@@ -143,6 +234,113 @@ impl PathIndex {
         node.label = node.label[..keep].into();
         node.children.push((lower.label[0], index(below)));
         self.nodes.push(lower);
+    }
+}
+
+impl RouteList {
+    fn new(routes: &[(u32, &Route)]) -> Self {
+        if routes.len() <= FEW {
+            return Self { routes: routes.iter().map(|(number, _)| *number).collect(), keyed: None };
+        }
+        let mut plain = Vec::new();
+        let mut keyed = Keyed::new();
+        for (number, route) in routes {
+            let Some((header, value)) = route.conditions.iter().find_map(exact_header) else {
+                plain.push(*number);
+                continue;
+            };
+            let at = keyed.iter().position(|(name, _)| **name == *header).unwrap_or_else(|| {
+                keyed.push((header.into(), HashMap::default()));
+                keyed.len() - 1
+            });
+            keyed[at].1.entry(value.as_bytes().into()).or_default().push(*number);
+        }
+        Self { routes: plain.into(), keyed: (!keyed.is_empty()).then(|| Box::new(keyed)) }
+    }
+
+    /// Lowers `best` to the first of these routes that matches.
+    #[inline]
+    fn first(&self, search: &impl Search, best: &mut u32) {
+        first_of(&self.routes, search, best);
+        if let Some(keyed) = &self.keyed {
+            for (header, by_value) in &**keyed {
+                search.values(header, |value| {
+                    if let Some(routes) = by_value.get(value) {
+                        first_of(routes, search, best);
+                    }
+                });
+            }
+        }
+    }
+}
+
+#[inline]
+fn first_of(routes: &[u32], search: &impl Search, best: &mut u32) {
+    for route in routes {
+        if *route >= *best {
+            break;
+        }
+        if search.matches(*route) {
+            *best = *route;
+            break;
+        }
+    }
+}
+
+/// A header that must have exactly one value.
+fn exact_header(condition: &Condition) -> Option<(&str, &str)> {
+    match condition {
+        Condition::Header(HeaderMatch {
+            name: FieldName::Header(name),
+            predicate: Predicate::Text(text),
+            inverted: false,
+            missing_is_empty: false,
+        }) if !text.ignores_case => match &text.form {
+            TextForm::Exact(value) => Some((name, value)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+impl Expressions {
+    fn new(routes: Vec<(u32, Pattern)>) -> Option<Self> {
+        if routes.is_empty() {
+            return None;
+        }
+        let patterns: Vec<_> = routes.iter().map(|(_, pattern)| pattern).collect();
+        // One alone is its own set.
+        let set = if patterns.len() > 1 { PatternSet::new(&patterns) } else { None };
+        Some(Self { set, routes })
+    }
+
+    fn first(&self, path: &[u8], search: &impl Search, best: &mut u32) {
+        let mut rest = &self.routes[..];
+        if let Some(set) = &self.set {
+            if rest.first().is_none_or(|(route, _)| *route >= *best) {
+                return;
+            }
+            let Some(first) = set.first(path) else { return };
+            let (route, _) = &rest[first];
+            if *route >= *best {
+                return;
+            }
+            if search.matches(*route) {
+                *best = *route;
+                return;
+            }
+            // Its other conditions failed: those behind it are tried one by one.
+            rest = &rest[first + 1..];
+        }
+        for (route, pattern) in rest {
+            if *route >= *best {
+                return;
+            }
+            if pattern.matches(path) && search.matches(*route) {
+                *best = *route;
+                return;
+            }
+        }
     }
 }
 

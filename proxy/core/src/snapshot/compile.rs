@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::{ClusterTable, ListenerTable, Snapshot};
 use crate::config::{
-    Address, ClusterName, Config, LoadAssignment, RouteConfigName, RouteConfiguration, ServedCluster,
-    ServedListener,
+    Address, ClusterName, Condition, Config, ListenerName, LoadAssignment, RouteConfigName,
+    RouteConfiguration, ServedCluster, ServedListener,
 };
 use crate::endpoint::EndpointState;
-use crate::route::RouteTable;
+use crate::lb::SubsetChoices;
+use crate::route::{RouteTable, SourceLabels};
 
 /// Values by place; a name keeps its place.
 #[derive(Debug, Clone)]
@@ -31,6 +32,13 @@ impl<N: Ord + Clone, T> Slots<N, T> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.values.iter().enumerate().filter_map(|(slot, value)| Some((slot, value.as_ref()?)))
+    }
+
+    pub(super) fn place_of<Q: Ord + ?Sized>(&self, name: &Q) -> Option<usize>
+    where
+        N: std::borrow::Borrow<Q>,
+    {
+        self.places.get(name).copied()
     }
 
     fn named(&self, name: &N) -> Option<&T> {
@@ -84,11 +92,25 @@ impl Snapshot {
     /// Compiles `config`. Tables of resources that are the same (by `Arc`) are shared with `self`, and endpoints keep
     /// their state by identity. Off the request path; cost grows with what changed, plus one look at each name.
     ///
+    /// Listeners that `config` lacks depart: they stay, with the clusters that they lead to, for the connections that are
+    /// open, for as long as `stays` says so.
+    ///
     /// # Errors
     /// [`CompileError`]; `self` then stays what is served.
-    pub fn next(&self, config: &Config) -> Result<Self, CompileError> {
+    pub fn next(&self, config: &Config, stays: impl Fn(&ListenerName) -> bool) -> Result<Self, CompileError> {
         validate_clusters(config)?;
-        let referenced = referenced_clusters(config);
+        let names: HashSet<_> = config.listeners.iter().map(|l| &l.listener.name).collect();
+        let departing: Vec<_> = self
+            .listeners
+            .iter()
+            .filter(|(_, old)| !names.contains(&old.name) && stays(&old.name))
+            .map(|(slot, old)| (slot, old.clone()))
+            .collect();
+        let mut referenced = referenced_clusters(config);
+        let left = departing.iter().flat_map(|(_, old)| old.routes.config.clusters());
+        let left: BTreeSet<_> = left.cloned().collect();
+        referenced.extend(&left);
+
         let mut clusters =
             self.clusters.successor(|name| config.clusters.contains_key(name) || referenced.contains(name));
         let mut free = clusters.free();
@@ -97,20 +119,26 @@ impl Snapshot {
             clusters.values[place] = Some(self.cluster_table(name, served));
         }
         for name in &referenced {
-            clusters.place(name, &mut free);
+            let place = clusters.place(name, &mut free);
+            if clusters.values[place].is_none() && left.contains(*name) {
+                clusters.values[place] = self.clusters.named(name).cloned();
+            }
         }
 
-        let names: Vec<_> = config.listeners.iter().map(|l| &l.listener.name).collect();
-        let mut listeners = self.listeners.successor(|name| names.contains(&name));
+        // One that departs keeps its place: it may come back before its connections are gone.
+        let departs = |name: &ListenerName| departing.iter().any(|(_, old)| old.name == *name);
+        let mut listeners = self.listeners.successor(|name| names.contains(&name) || departs(name));
         // Open connections know their listener by its slot, so a slot is never given to another one.
         let mut never_reused = Vec::new();
-        let mut tables = RouteTables { previous: self, made: HashMap::new(), names: HashSet::new() };
+        let mut tables = RouteTables { previous: self, config, made: HashMap::new(), names: HashSet::new() };
         for served in &config.listeners {
             let slot_of = |name: &ClusterName| clusters.places.get(name).copied().unwrap_or(usize::MAX);
             let routes = tables.table(served, slot_of);
             let place = listeners.place(&served.listener.name, &mut never_reused);
             let same = self.listeners.named(&served.listener.name).filter(|old| {
-                Arc::ptr_eq(&old.listener, &served.listener) && Arc::ptr_eq(&old.routes, &routes)
+                !old.is_departing
+                    && Arc::ptr_eq(&old.listener, &served.listener)
+                    && Arc::ptr_eq(&old.routes, &routes)
             });
             listeners.values[place] = Some(same.cloned().unwrap_or_else(|| {
                 Arc::new(ListenerTable {
@@ -118,12 +146,16 @@ impl Snapshot {
                     address: served.listener.address.clone(),
                     routes,
                     http: served.listener.http.clone(),
+                    is_departing: false,
                     listener: served.listener.clone(),
-                    source: served.routes.clone(),
                 })
             }));
         }
-        Ok(Self { generation: self.generation + 1, listeners, clusters })
+        for (slot, old) in departing {
+            listeners.values[slot] = Some(if old.is_departing { old } else { Arc::new(departed(&old)) });
+        }
+        let source_labels = source_labels(config);
+        Ok(Self { generation: self.generation + 1, listeners, clusters, source_labels })
     }
 
     fn cluster_table(&self, name: &ClusterName, served: &ServedCluster) -> Arc<ClusterTable> {
@@ -134,22 +166,54 @@ impl Snapshot {
         {
             return old.clone();
         }
-        let endpoints =
-            endpoint_states(name, &served.endpoints, old.map(|o| &*o.endpoints).unwrap_or_default());
-        let usable = endpoints.iter().zip(&served.endpoints.endpoints).filter(|(_, config)| config.usable);
+        let (cluster, source) = (&served.cluster, &served.endpoints);
+        let has_names = source.endpoints().any(|endpoint| !endpoint.hostname.is_empty());
+        let hostnames = source.endpoints().filter(|_| has_names).map(|endpoint| endpoint.hostname.clone());
         Arc::new(ClusterTable {
             name: name.clone(),
-            lb_policy: served.cluster.lb_policy,
-            connect_timeout: served.cluster.connect_timeout,
-            thresholds: served.cluster.thresholds,
+            policy: cluster.balancing.policy,
+            choices: SubsetChoices::new(source, &cluster.balancing),
+            drops: source.drops.clone().into(),
+            connect_timeout: cluster.connect_timeout,
+            thresholds: cluster.thresholds,
             state: old.map(|old| old.state.clone()).unwrap_or_default(),
-            connections: served.cluster.connections,
-            usable: usable.map(|(state, _)| state.clone()).collect(),
-            endpoints,
-            cluster: served.cluster.clone(),
-            source: served.endpoints.clone(),
+            connections: cluster.connections,
+            endpoints: endpoint_states(name, source, old.map(|o| &*o.endpoints).unwrap_or_default()),
+            hostnames: hostnames.collect(),
+            cluster: cluster.clone(),
+            source: source.clone(),
         })
     }
+}
+
+/// A listener as it was, for the connections that it has.
+fn departed(old: &ListenerTable) -> ListenerTable {
+    ListenerTable {
+        name: old.name.clone(),
+        address: old.address.clone(),
+        routes: old.routes.clone(),
+        http: old.http.clone(),
+        is_departing: true,
+        listener: old.listener.clone(),
+    }
+}
+
+/// Labels of endpoints by their address, if a route asks for those of its callers.
+fn source_labels(config: &Config) -> Arc<SourceLabels> {
+    let hosts = config.listeners.iter().flat_map(|served| &served.routes.virtual_hosts);
+    let mut conditions = hosts.flat_map(|host| &host.routes).flat_map(|route| &route.conditions);
+    if !conditions.any(|condition| matches!(condition, Condition::SourceLabels(_))) {
+        return Arc::default();
+    }
+    let mut labels = SourceLabels::default();
+    for endpoint in config.clusters.values().flat_map(|served| served.endpoints.endpoints()) {
+        if let Address::Socket(address) = &endpoint.address
+            && !endpoint.labels.is_empty()
+        {
+            labels.entry(address.ip().to_canonical()).or_insert_with(|| endpoint.labels.clone());
+        }
+    }
+    Arc::new(labels)
 }
 
 /// The states of a load assignment's endpoints: the old one where the address is the same.
@@ -163,12 +227,13 @@ fn endpoint_states(
         Some(state) => Arc::clone(state),
         None => Arc::new(EndpointState::new(cluster.clone(), address.clone())),
     };
-    assignment.endpoints.iter().map(|endpoint| state(&endpoint.address)).collect()
+    assignment.endpoints().map(|endpoint| state(&endpoint.address)).collect()
 }
 
 /// Route tables, each compiled once, however many listeners share it.
 struct RouteTables<'a> {
     previous: &'a Snapshot,
+    config: &'a Config,
     made: HashMap<*const RouteConfiguration, Arc<RouteTable>>,
     names: HashSet<RouteConfigName>,
 }
@@ -182,9 +247,9 @@ impl RouteTables<'_> {
         let name = self.name(served);
         // Names of clusters kept their places, so a table of the same configuration still points to the right ones.
         let mut old = self.previous.listeners.iter().map(|(_, old)| old);
-        let table = match old.find(|old| Arc::ptr_eq(&old.source, config) && old.routes.name == name) {
+        let table = match old.find(|old| Arc::ptr_eq(&old.routes.config, config) && old.routes.name == name) {
             Some(old) => old.routes.clone(),
-            None => Arc::new(RouteTable::compile(config, &name, slot_of)),
+            None => Arc::new(RouteTable::compile(config, &name, &self.config.node, slot_of)),
         };
         self.made.insert(Arc::as_ptr(config), table.clone());
         table

@@ -39,12 +39,26 @@ impl Rendezvous {
     /// The user's arm, by index. The same on every worker, replica and machine. Cost: one hash of the key, then a few
     /// multiplications an arm; no allocation.
     pub fn pick(&self, key: &[u8]) -> usize {
-        let key = xxh3_64_with_seed(key, self.salt);
-        let mut best = (f64::INFINITY, 0);
-        for (i, arm) in self.arms.iter().enumerate().filter(|(_, a)| a.weight > 0.0) {
-            let drawn = negative_log2(mix(key ^ arm.hash)) / arm.weight;
+        self.pick_hashed(self.hash(key))
+    }
+
+    /// The hash of a user's key, for the calls below.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        xxh3_64_with_seed(key, self.salt)
+    }
+
+    /// As [`Self::pick`].
+    pub fn pick_hashed(&self, user: u64) -> usize {
+        self.pick_among(user, |_| true).unwrap_or(0)
+    }
+
+    /// The user's arm among those that `may` take requests. Users of the others stay where they are.
+    pub fn pick_among(&self, user: u64, may: impl Fn(usize) -> bool) -> Option<usize> {
+        let mut best = (f64::INFINITY, None);
+        for (i, arm) in self.arms.iter().enumerate().filter(|(i, a)| a.weight > 0.0 && may(*i)) {
+            let drawn = negative_log2(mix(user ^ arm.hash)) / arm.weight;
             if drawn < best.0 {
-                best = (drawn, i);
+                best = (drawn, Some(i));
             }
         }
         best.1

@@ -20,7 +20,7 @@ use xds_proto::type_url;
 
 use super::translate::{self, Accepted};
 use super::{Held, Rejection, Resources};
-use crate::config::Config;
+use crate::config::{ClusterName, Config, DnsTargets, LoadAssignment};
 
 /// `INVALID_ARGUMENT` of google.rpc.Code.
 const INVALID_ARGUMENT: i32 = 3;
@@ -55,13 +55,22 @@ impl Kind {
     }
 }
 
-/// Which of the wildcard types the bootstrap asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where the bootstrap has the wildcard types come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subscriptions {
     /// `dynamic_resources.lds_config`
-    pub listeners: bool,
+    pub listeners: Option<Origin>,
     /// `dynamic_resources.cds_config`
-    pub clusters: bool,
+    pub clusters: Option<Origin>,
+}
+
+/// Where resources come from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The aggregated stream.
+    Ads,
+    /// A file.
+    File(Arc<str>),
 }
 
 /// One type's subscription.
@@ -90,6 +99,7 @@ pub struct AdsClient {
 /// A response that was looked at and not yet answered. Whoever opens sockets and compiles may still refuse parts of it.
 #[derive(Debug)]
 pub struct Review {
+    origin: Origin,
     type_url: String,
     kind: Option<Kind>,
     version: String,
@@ -176,7 +186,7 @@ impl AdsClient {
     pub fn connected(&mut self) -> Vec<DiscoveryRequest> {
         self.disconnected();
         self.resources.awaits_routes =
-            self.subscriptions.listeners || !self.resources.wanted_routes().is_empty();
+            self.subscriptions.listeners == Some(Origin::Ads) || !self.resources.wanted_routes().is_empty();
         self.subscribe()
     }
 
@@ -191,9 +201,62 @@ impl AdsClient {
 
     /// Looks at a response without answering it yet.
     pub fn review(&self, response: DiscoveryResponse) -> Review {
+        self.review_from(Origin::Ads, response)
+    }
+
+    /// The files that are followed, each with the type of what is wanted of it.
+    pub fn wanted_files(&self) -> BTreeSet<(&'static str, Arc<str>)> {
+        let mut files = self.resources.wanted_files();
+        if let Some(Origin::File(path)) = &self.subscriptions.listeners {
+            files.insert((type_url::LISTENER, path.clone()));
+        }
+        if let Some(Origin::File(path)) = &self.subscriptions.clusters {
+            files.insert((type_url::CLUSTER, path.clone()));
+        }
+        files
+    }
+
+    /// Looks at what a file holds, as at a response. A file that is not followed for this type is refused.
+    pub fn review_file(&self, path: &Arc<str>, response: DiscoveryResponse) -> Review {
+        self.review_from(Origin::File(path.clone()), response)
+    }
+
+    /// Looks at the endpoints that the names of a cluster have now.
+    pub fn review_resolved(
+        &self,
+        cluster: ClusterName,
+        targets: Arc<DnsTargets>,
+        endpoints: LoadAssignment,
+    ) -> Review {
+        let mut candidate = self.resources.clone();
+        candidate.resolve(cluster, targets, endpoints);
+        let config = candidate.settle();
+        Review {
+            origin: Origin::File("".into()),
+            kind: None,
+            type_url: type_url::CLUSTER_LOAD_ASSIGNMENT.to_owned(),
+            version: String::new(),
+            nonce: String::new(),
+            candidate,
+            config,
+            rejections: Vec::new(),
+            refused_whole: false,
+            ignored: BTreeSet::new(),
+        }
+    }
+
+    fn follows(&self, kind: Kind, origin: &Origin) -> bool {
+        match origin {
+            Origin::Ads => self.wanted(kind).is_some(),
+            Origin::File(path) => self.wanted_files().contains(&(kind.type_url(), path.clone())),
+        }
+    }
+
+    fn review_from(&self, origin: Origin, response: DiscoveryResponse) -> Review {
         let DiscoveryResponse { version_info, resources, type_url, nonce, control_plane: _ } = response;
         let mut review = Review {
-            kind: Kind::of(&type_url).filter(|kind| self.wanted(*kind).is_some()),
+            kind: Kind::of(&type_url).filter(|kind| self.follows(*kind, &origin)),
+            origin,
             type_url,
             version: version_info,
             nonce,
@@ -221,7 +284,14 @@ impl AdsClient {
 
     fn apply(&self, review: &mut Review, resources: Vec<Any>) {
         let version = review.version.clone();
-        let Review { kind, candidate, .. } = review;
+        let Review { kind, candidate, origin, .. } = review;
+        let (routes, endpoints) = match origin {
+            Origin::Ads => (&mut candidate.routes, &mut candidate.endpoints),
+            Origin::File(path) => {
+                let file = candidate.files.entry(path.clone()).or_default();
+                (&mut file.routes, &mut file.endpoints)
+            }
+        };
         let outcome = match *kind {
             None => {
                 review.refuse("this type was not asked for".to_owned());
@@ -235,22 +305,12 @@ impl AdsClient {
                 let taken = |name: &str| self.resources.is_static_cluster(name);
                 merge(&mut candidate.clusters, resources, &version, translate::cluster, true, taken)
             }
-            Some(Kind::Routes) => merge(
-                &mut candidate.routes,
-                resources,
-                &version,
-                translate::route_configuration,
-                false,
-                |_| false,
-            ),
-            Some(Kind::Endpoints) => merge(
-                &mut candidate.endpoints,
-                resources,
-                &version,
-                translate::load_assignment,
-                false,
-                |_| false,
-            ),
+            Some(Kind::Routes) => {
+                merge(routes, resources, &version, translate::route_configuration, false, |_| false)
+            }
+            Some(Kind::Endpoints) => {
+                merge(endpoints, resources, &version, translate::load_assignment, false, |_| false)
+            }
         };
         review.ignored = outcome.ignored;
         match outcome.duplicate {
@@ -261,12 +321,32 @@ impl AdsClient {
 
     /// Answers a response: takes over what it brought, and returns the ACK or NACK and any changed subscription.
     pub fn conclude(&mut self, review: Review) -> Conclusion {
-        let Review { type_url, kind, version, nonce, candidate, rejections, refused_whole, ignored, .. } =
-            review;
+        let Review {
+            origin,
+            type_url,
+            kind,
+            version,
+            nonce,
+            candidate,
+            rejections,
+            refused_whole,
+            ignored,
+            ..
+        } = review;
         if !refused_whole {
             self.resources = candidate;
         }
         let mut requests = Vec::new();
+        if let Origin::File(_) = origin {
+            // Nobody waits for an answer; but the names that are asked of the control plane may be others now.
+            if let Some(kind) = kind {
+                self.channels[kind as usize].answered |= !refused_whole;
+            }
+            if self.node_sent {
+                requests.extend(self.subscribe());
+            }
+            return Conclusion { requests, type_url, version, rejections, ignored };
+        }
         match kind {
             None => requests.push(DiscoveryRequest {
                 type_url: type_url.clone(),
@@ -308,8 +388,8 @@ impl AdsClient {
     /// The names of a type that are wanted; none given for the wildcard types.
     fn wanted(&self, kind: Kind) -> Option<BTreeSet<String>> {
         match kind {
-            Kind::Cluster => self.subscriptions.clusters.then(BTreeSet::new),
-            Kind::Listener => self.subscriptions.listeners.then(BTreeSet::new),
+            Kind::Cluster => (self.subscriptions.clusters == Some(Origin::Ads)).then(BTreeSet::new),
+            Kind::Listener => (self.subscriptions.listeners == Some(Origin::Ads)).then(BTreeSet::new),
             Kind::Endpoints => Some(self.resources.wanted_endpoints()),
             Kind::Routes => Some(self.resources.wanted_routes()),
         }
@@ -370,7 +450,7 @@ fn merge<T>(
     let mut fresh = Vec::new();
     for raw in resources {
         // A resource that is the same byte for byte was accepted before: keep its value, and every `Arc` made of it.
-        let unchanged = known_name(&raw).filter(|name| held.get(name).is_some_and(|old| old.raw == raw));
+        let unchanged = known_name(&raw).filter(|name| held.get(name).is_some_and(|old| *old.raw == raw));
         let name = match unchanged {
             Some(name) => name,
             None => match translate(&raw) {
@@ -383,7 +463,7 @@ fn merge<T>(
                     merged.ignored.extend(ignored);
                     fresh.push((
                         name.clone(),
-                        Held { raw, version: version.to_owned(), value: Arc::new(value) },
+                        Held { raw: Arc::new(raw), version: version.to_owned(), value: Arc::new(value) },
                     ));
                     name
                 }

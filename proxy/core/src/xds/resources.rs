@@ -7,17 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use xds_proto::prost_types::Any;
+use xds_proto::type_url;
 
 use crate::config::{
-    Cluster, ClusterName, Config, EndpointSource, Listener, ListenerName, LoadAssignment, RouteConfigName,
-    RouteConfiguration, RouteSource, ServedCluster, ServedListener,
+    Cluster, ClusterName, Config, DnsTargets, EndpointSource, Listener, ListenerName, LoadAssignment,
+    NodeFacts, RouteConfigName, RouteConfiguration, RouteSource, ServedCluster, ServedListener,
 };
 
 /// An accepted resource.
 #[derive(Debug, Clone)]
 pub struct Held<T> {
     /// As it came.
-    pub raw: Any,
+    pub raw: Arc<Any>,
     /// The version of the response that brought it.
     pub version: String,
     /// What it means. The same `Arc` for as long as the bytes are the same.
@@ -31,6 +32,10 @@ pub struct Resources {
     pub(super) clusters: BTreeMap<String, Held<Cluster>>,
     pub(super) routes: BTreeMap<String, Held<RouteConfiguration>>,
     pub(super) endpoints: BTreeMap<String, Held<LoadAssignment>>,
+    /// What files hold, by path.
+    pub(super) files: BTreeMap<Arc<str>, FileResources>,
+    /// The addresses of clusters whose endpoints have names.
+    resolved: BTreeMap<ClusterName, Resolved>,
     static_listeners: BTreeMap<String, Held<Listener>>,
     static_clusters: BTreeMap<String, Held<Cluster>>,
     /// What was last served, for those whose successor is not warm.
@@ -39,6 +44,22 @@ pub struct Resources {
     /// The stream is new and its routes have not come yet: clusters that the old routes lead to stay, even if the control
     /// plane, which cannot know of the old routes, has removed them meanwhile.
     pub(super) awaits_routes: bool,
+    /// What is known of the proxy itself.
+    pub(super) node: Arc<NodeFacts>,
+}
+
+/// What one file holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FileResources {
+    pub(super) routes: BTreeMap<String, Held<RouteConfiguration>>,
+    pub(super) endpoints: BTreeMap<String, Held<LoadAssignment>>,
+}
+
+/// The last good answers to the lookups of a cluster.
+#[derive(Debug, Clone)]
+struct Resolved {
+    targets: Arc<DnsTargets>,
+    endpoints: Arc<LoadAssignment>,
 }
 
 /// Two static resources of one name.
@@ -74,6 +95,37 @@ impl Resources {
         Ok(resources)
     }
 
+    /// Takes the endpoints that the names of a cluster have now. They hold for as long as the cluster has the same names.
+    pub fn resolve(&mut self, cluster: ClusterName, targets: Arc<DnsTargets>, endpoints: LoadAssignment) {
+        self.resolved.insert(cluster, Resolved { targets, endpoints: Arc::new(endpoints) });
+    }
+
+    /// The clusters whose endpoints have names, and what is to be looked up for them.
+    pub fn dns_targets(&self) -> impl Iterator<Item = (&ClusterName, &Arc<DnsTargets>)> {
+        self.clusters().filter_map(|held| match &held.value.endpoints {
+            EndpointSource::Dns(targets) => Some((&held.value.name, targets)),
+            EndpointSource::Static(_) | EndpointSource::Eds(_) | EndpointSource::EdsFile(..) => None,
+        })
+    }
+
+    /// The files that listeners and clusters name, each with the type of what is wanted of it.
+    pub fn wanted_files(&self) -> BTreeSet<(&'static str, Arc<str>)> {
+        let routes = self.listeners().filter_map(|held| match &held.value.routes {
+            RouteSource::RdsFile(_, path) => Some((type_url::ROUTE_CONFIGURATION, path.clone())),
+            RouteSource::Rds(_) | RouteSource::Inline(_) => None,
+        });
+        let endpoints = self.clusters().filter_map(|held| match &held.value.endpoints {
+            EndpointSource::EdsFile(_, path) => Some((type_url::CLUSTER_LOAD_ASSIGNMENT, path.clone())),
+            EndpointSource::Static(_) | EndpointSource::Eds(_) | EndpointSource::Dns(_) => None,
+        });
+        routes.chain(endpoints).collect()
+    }
+
+    /// Says what is known of the proxy itself.
+    pub fn set_node(&mut self, node: NodeFacts) {
+        self.node = Arc::new(node);
+    }
+
     pub(super) fn is_static_listener(&self, name: &str) -> bool {
         self.static_listeners.contains_key(name)
     }
@@ -94,19 +146,19 @@ impl Resources {
 
     /// Route configurations from RDS.
     pub fn routes(&self) -> impl Iterator<Item = &Held<RouteConfiguration>> {
-        self.routes.values()
+        self.routes.values().chain(self.files.values().flat_map(|file| file.routes.values()))
     }
 
     /// Load assignments from EDS, by the name they were asked for.
     pub fn endpoints(&self) -> impl Iterator<Item = &Held<LoadAssignment>> {
-        self.endpoints.values()
+        self.endpoints.values().chain(self.files.values().flat_map(|file| file.endpoints.values()))
     }
 
     /// The route configurations that listeners name.
     pub(super) fn wanted_routes(&self) -> BTreeSet<String> {
         let rds = self.listeners().filter_map(|held| match &held.value.routes {
             RouteSource::Rds(name) => Some(name.to_string()),
-            RouteSource::Inline(_) => None,
+            RouteSource::Inline(_) | RouteSource::RdsFile(..) => None,
         });
         rds.collect()
     }
@@ -115,7 +167,7 @@ impl Resources {
     pub(super) fn wanted_endpoints(&self) -> BTreeSet<String> {
         let eds = self.clusters().filter_map(|held| match &held.value.endpoints {
             EndpointSource::Eds(name) => Some(name.to_string()),
-            EndpointSource::Static(_) => None,
+            EndpointSource::Static(_) | EndpointSource::EdsFile(..) | EndpointSource::Dns(_) => None,
         });
         eds.collect()
     }
@@ -143,6 +195,10 @@ impl Resources {
         let (routes, endpoints) = (self.wanted_routes(), self.wanted_endpoints());
         self.routes.retain(|name, _| routes.contains(name));
         self.endpoints.retain(|name, _| endpoints.contains(name));
+        let files: BTreeSet<_> = self.wanted_files().into_iter().map(|(_, path)| path).collect();
+        self.files.retain(|path, _| files.contains(path));
+        let with_names: BTreeSet<_> = self.dns_targets().map(|(cluster, _)| cluster.clone()).collect();
+        self.resolved.retain(|cluster, _| with_names.contains(cluster));
 
         let listeners: BTreeMap<_, _> = self
             .listeners()
@@ -190,6 +246,7 @@ impl Resources {
                 .map(|held| held.value.name.clone())
                 .filter(|name| !self.served_clusters.contains_key(name))
                 .collect(),
+            node: self.node.clone(),
         }
     }
 
@@ -197,6 +254,9 @@ impl Resources {
         match &listener.routes {
             RouteSource::Inline(routes) => Some(routes.clone()),
             RouteSource::Rds(name) => self.route(name),
+            RouteSource::RdsFile(name, path) => {
+                self.files.get(path)?.routes.get(name.as_str()).map(|held| held.value.clone())
+            }
         }
     }
 
@@ -208,6 +268,15 @@ impl Resources {
         match &cluster.endpoints {
             EndpointSource::Static(assignment) => Some(assignment.clone()),
             EndpointSource::Eds(name) => self.endpoints.get(name.as_str()).map(|held| held.value.clone()),
+            EndpointSource::EdsFile(name, path) => {
+                self.files.get(path)?.endpoints.get(name.as_str()).map(|held| held.value.clone())
+            }
+            EndpointSource::Dns(targets) => {
+                let known = self.resolved.get(&cluster.name)?;
+                // How often they are looked up changes nothing about what they are.
+                let same = known.targets.names == targets.names && known.targets.template == targets.template;
+                same.then(|| known.endpoints.clone())
+            }
         }
     }
 }

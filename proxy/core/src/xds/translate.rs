@@ -2,11 +2,19 @@
 //! added to the subset does not compile until something reads it.
 
 mod access;
+mod action;
+mod balancing;
 mod cluster;
+mod dns;
+mod edit;
+mod endpoint;
 mod fault;
 mod http;
 mod listener;
+mod matching;
+mod overrides;
 mod route;
+mod split;
 
 use prost::{Message, Name};
 use xds_proto::gate::{Gate, IgnoredField};
@@ -17,7 +25,20 @@ use super::Rejection;
 use crate::config::{Cluster, ClusterName, Listener, LoadAssignment, RouteConfiguration};
 use fault::{Fault, Translated};
 
-pub use cluster::address;
+pub use endpoint::address;
+pub use overrides::flattened;
+
+/// Where a configuration source has resources come from.
+///
+/// # Errors
+/// A sentence that says what is not supported, with the field.
+pub fn origin(source: xds_proto::envoy::config::core::v3::ConfigSource) -> Result<super::Origin, String> {
+    match cluster::config_source(Some(source)) {
+        Ok(origin) => Ok(origin),
+        Err(Fault { path, reason }) if path.is_empty() => Err(reason),
+        Err(Fault { path, reason }) => Err(format!("{path}: {reason}")),
+    }
+}
 
 /// A resource that was understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +87,7 @@ pub fn cluster(resource: &Any) -> Result<Accepted<Cluster>, Rejection> {
 /// As [`listener`].
 pub fn load_assignment(resource: &Any) -> Result<Accepted<LoadAssignment>, Rejection> {
     admitted(resource, |m: xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment| {
-        (m.cluster_name.clone(), cluster::load_assignment(m))
+        (m.cluster_name.clone(), endpoint::load_assignment(m))
     })
 }
 

@@ -18,7 +18,7 @@ fn request(text: &str) -> String {
         &mut out,
         text.as_bytes(),
         &head,
-        &RequestEdits { fallback_host: b"fallback:1", added: b"" },
+        &RequestEdits { fallback_host: b"fallback:1", ..RequestEdits::default() },
     );
     let mut again = RequestHead::default();
     assert_eq!(parse_request(&out, &RequestRules::default(), &mut again), Ok(true), "what leaves is valid");

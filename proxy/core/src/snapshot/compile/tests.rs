@@ -2,22 +2,21 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Address, Arm, Cluster, ConnectionOptions, Domain, Endpoint, EndpointSource, HttpOptions, LbPolicy,
-    Listener, PathMatch, PriorityThresholds, Route, RouteOptions, RouteSource, ServedListener, Split,
-    VirtualHost, Weight,
+    Address, Arm, Balancing, Cluster, ConnectionOptions, Domain, Endpoint, EndpointSource, Health,
+    HttpOptions, Listener, PathMatch, PriorityThresholds, Route, RouteSource, ServedListener, VirtualHost,
 };
 
 fn endpoint(port: u16) -> Endpoint {
-    Endpoint { address: Address::Socket(([127, 0, 0, 1], port).into()), usable: true }
+    Endpoint::at(Address::Socket(([127, 0, 0, 1], port).into()))
 }
 
 fn cluster(name: &str, ports: &[u16]) -> (ClusterName, ServedCluster) {
-    let endpoints = Arc::new(LoadAssignment { endpoints: ports.iter().map(|p| endpoint(*p)).collect() });
+    let endpoints = Arc::new(LoadAssignment::of(ports.iter().map(|p| endpoint(*p)).collect()));
     let cluster = Arc::new(Cluster {
         name: name.into(),
         endpoints: EndpointSource::Static(endpoints.clone()),
         connect_timeout: Duration::from_secs(5),
-        lb_policy: LbPolicy::RoundRobin,
+        balancing: Balancing::default(),
         thresholds: PriorityThresholds::default(),
         connections: ConnectionOptions::default(),
     });
@@ -25,27 +24,9 @@ fn cluster(name: &str, ports: &[u16]) -> (ClusterName, ServedCluster) {
 }
 
 fn routes(arms: &[(&str, u32)]) -> Arc<RouteConfiguration> {
-    let arms = arms
-        .iter()
-        .map(|(name, weight)| Arm { name: (*name).into(), cluster: (*name).into(), weight: Weight(*weight) })
-        .collect();
-    let route = Route {
-        name: "".into(),
-        path: PathMatch::Prefix("/".into()),
-        headers: vec![],
-        split: Split { arms, key: None },
-        options: RouteOptions::default(),
-    };
-    Arc::new(RouteConfiguration {
-        name: "r".into(),
-        virtual_hosts: vec![VirtualHost {
-            name: "all".into(),
-            domains: vec![Domain::Any],
-            routes: vec![route],
-        }],
-        ignore_port_in_host_matching: false,
-        validate_clusters: false,
-    })
+    let arms = arms.iter().map(|(name, weight)| Arm::new(*name, *name, *weight)).collect();
+    let route = Route::forwarding(PathMatch::Prefix("/".into()), vec![], arms);
+    Arc::new(RouteConfiguration::new("r", vec![VirtualHost::new("all", vec![Domain::Any], vec![route])]))
 }
 
 fn listener(name: &str, routes: &Arc<RouteConfiguration>) -> ServedListener {
@@ -65,24 +46,24 @@ fn a_weight_change_shares_every_cluster_and_endpoint() {
         clusters: [cluster("v1", &[1, 2]), cluster("v2", &[3])].into(),
         ..Config::default()
     };
-    let first = Snapshot::default().next(&config).expect("compiles");
+    let first = Snapshot::default().next(&config, |_| false).expect("compiles");
     config.listeners[0].routes = routes(&[("v1", 5), ("v2", 5)]);
-    let second = first.next(&config).expect("compiles");
+    let second = first.next(&config, |_| false).expect("compiles");
     assert_eq!(second.generation, first.generation + 1);
     for ((_, old), (_, new)) in first.clusters().zip(second.clusters()) {
         assert!(Arc::ptr_eq(old, new), "{} was made again", new.name);
     }
-    let same = second.next(&config).expect("compiles");
+    let same = second.next(&config, |_| false).expect("compiles");
     assert!(Arc::ptr_eq(&same.listener(0).expect("l").routes, &second.listener(0).expect("l").routes));
 }
 
 #[test]
 fn an_endpoint_that_stays_keeps_its_state() {
     let mut config = Config { clusters: [cluster("v1", &[1, 2])].into(), ..Config::default() };
-    let first = Snapshot::default().next(&config).expect("compiles");
+    let first = Snapshot::default().next(&config, |_| false).expect("compiles");
     first.cluster(0).expect("v1").endpoints[1].start();
     config.clusters.extend([cluster("v1", &[2, 3])]);
-    let second = first.next(&config).expect("compiles");
+    let second = first.next(&config, |_| false).expect("compiles");
     let in_flight: Vec<_> = second.cluster(0).expect("v1").endpoints.iter().map(|e| e.in_flight()).collect();
     assert_eq!(in_flight, [1, 0]);
 }
@@ -90,11 +71,11 @@ fn an_endpoint_that_stays_keeps_its_state() {
 #[test]
 fn a_route_to_a_cluster_that_comes_later_finds_it_there() {
     let mut config = Config { listeners: vec![listener("l", &routes(&[("late", 1)]))], ..Config::default() };
-    let first = Snapshot::default().next(&config).expect("compiles");
-    let slot = first.listener(0).expect("l").routes.routes()[0].targets[0].slot;
+    let first = Snapshot::default().next(&config, |_| false).expect("compiles");
+    let slot = first.listener(0).expect("l").routes.routes()[0].targets[0].slot.expect("a named cluster");
     assert!(first.cluster(slot).is_none());
     config.clusters.extend([cluster("a", &[1]), cluster("late", &[2])]);
-    let second = first.next(&config).expect("compiles");
+    let second = first.next(&config, |_| false).expect("compiles");
     assert!(Arc::ptr_eq(&first.listener(0).expect("l").routes, &second.listener(0).expect("l").routes));
     assert_eq!(second.cluster(slot).expect("late").name.as_str(), "late");
 }
@@ -106,14 +87,14 @@ fn a_slot_is_never_given_away_while_a_route_points_to_it() {
         clusters: [cluster("v1", &[1])].into(),
         ..Config::default()
     };
-    let first = Snapshot::default().next(&config).expect("compiles");
-    let slot = first.listener(0).expect("l").routes.routes()[0].targets[0].slot;
+    let first = Snapshot::default().next(&config, |_| false).expect("compiles");
+    let slot = first.listener(0).expect("l").routes.routes()[0].targets[0].slot.expect("a named cluster");
     config.clusters = [cluster("other", &[2]), cluster("another", &[3])].into();
-    let second = first.next(&config).expect("compiles");
+    let second = first.next(&config, |_| false).expect("compiles");
     assert!(second.cluster(slot).is_none(), "v1 is gone and nothing took its place");
     config.listeners.clear();
     config.clusters.extend([cluster("third", &[4])]);
-    let third = second.next(&config).expect("compiles");
+    let third = second.next(&config, |_| false).expect("compiles");
     assert_eq!(third.clusters().count(), 3);
     assert!(third.clusters().map(|(slot, _)| slot).max() <= Some(3), "freed slots are used again");
 }
@@ -122,12 +103,13 @@ fn a_slot_is_never_given_away_while_a_route_points_to_it() {
 fn an_unusable_endpoint_takes_no_requests() {
     let (name, mut served) = cluster("v1", &[1, 2]);
     let mut assignment = (*served.endpoints).clone();
-    assignment.endpoints[0].usable = false;
+    assignment.localities[0].endpoints[0].health = Health::Unhealthy;
     served.endpoints = Arc::new(assignment);
     let config = Config { clusters: [(name, served)].into(), ..Config::default() };
-    let snapshot = Snapshot::default().next(&config).expect("compiles");
+    let snapshot = Snapshot::default().next(&config, |_| false).expect("compiles");
     let cluster = snapshot.cluster(0).expect("v1");
-    assert_eq!((cluster.endpoints.len(), cluster.usable.len()), (2, 1));
+    assert_eq!(cluster.endpoints.len(), 2);
+    assert_eq!(cluster.choices.all.shares(), [(1, 1.0)]);
 }
 
 #[test]
@@ -135,7 +117,7 @@ fn validate_clusters_refuses_a_route_that_leads_nowhere() {
     let mut validated = (*routes(&[("gone", 1)])).clone();
     validated.validate_clusters = true;
     let config = Config { listeners: vec![listener("l", &Arc::new(validated))], ..Config::default() };
-    let error = Snapshot::default().next(&config).expect_err("refused");
+    let error = Snapshot::default().next(&config, |_| false).expect_err("refused");
     assert_eq!(
         error.to_string(),
         "route configuration \"r\": route to cluster \"gone\", which does not exist"
@@ -149,15 +131,40 @@ fn a_listeners_slot_is_never_given_to_another() {
         clusters: [cluster("v1", &[1])].into(),
         ..Config::default()
     };
-    let first = Snapshot::default().next(&config).expect("compiles");
+    let first = Snapshot::default().next(&config, |_| false).expect("compiles");
     config.listeners = vec![listener("internal", &routes(&[("v1", 1)]))];
-    let second = first.next(&config).expect("compiles");
+    let second = first.next(&config, |_| false).expect("compiles");
     assert!(second.listener(0).is_none(), "connections of the old listener meet nothing");
     assert_eq!(second.listener(1).expect("the new one").name.as_str(), "internal");
     config.listeners.clear();
-    let third = second.next(&config).expect("compiles").next(&config).expect("compiles");
+    let third =
+        second.next(&config, |_| false).expect("compiles").next(&config, |_| false).expect("compiles");
     config.listeners = vec![listener("third", &routes(&[("v1", 1)]))];
-    assert!(third.next(&config).expect("compiles").listener(2).is_some());
+    assert!(third.next(&config, |_| false).expect("compiles").listener(2).is_some());
+}
+
+#[test]
+fn a_removed_listener_stays_for_its_connections_with_the_clusters_that_it_leads_to() {
+    let mut config = Config {
+        listeners: vec![listener("l", &routes(&[("v1", 1)]))],
+        clusters: [cluster("v1", &[1])].into(),
+        ..Config::default()
+    };
+    let first = Snapshot::default().next(&config, |_| true).expect("compiles");
+    config = Config { clusters: [cluster("other", &[2])].into(), ..Config::default() };
+    let second = first.next(&config, |_| true).expect("compiles");
+    let departing = second.listener(0).expect("still there");
+    assert!(departing.is_departing);
+    assert_eq!(second.live_listeners().count(), 0);
+    let slot = departing.routes.routes()[0].targets[0].slot.expect("a named cluster");
+    assert_eq!(second.cluster(slot).expect("v1").name.as_str(), "v1");
+    let third = second.next(&config, |_| false).expect("compiles");
+    assert!(third.listener(0).is_none());
+    assert_eq!(third.clusters().count(), 1);
+    // It may come back before.
+    config.listeners = vec![listener("l", &routes(&[("other", 1)]))];
+    let back = second.next(&config, |_| true).expect("compiles");
+    assert!(!back.listener(0).expect("l").is_departing);
 }
 
 #[test]
@@ -173,7 +180,7 @@ fn labels_are_unique_whatever_the_names() {
         listeners: vec![listener("a", &Arc::new(twice.clone())), listener("b", &Arc::new(twice))],
         ..Config::default()
     };
-    let snapshot = Snapshot::default().next(&config).expect("compiles");
+    let snapshot = Snapshot::default().next(&config, |_| false).expect("compiles");
     let labels: Vec<_> =
         snapshot.listeners().flat_map(|(_, l)| l.routes.routes()).map(|r| r.label.to_string()).collect();
     let distinct: BTreeSet<_> = labels.iter().collect();

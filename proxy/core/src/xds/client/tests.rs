@@ -9,7 +9,11 @@ use super::*;
 
 fn client() -> AdsClient {
     let node = Node { id: "n".into(), ..Node::default() };
-    AdsClient::new(node, Subscriptions { listeners: true, clusters: true }, Resources::default())
+    AdsClient::new(
+        node,
+        Subscriptions { listeners: Some(Origin::Ads), clusters: Some(Origin::Ads) },
+        Resources::default(),
+    )
 }
 
 fn eds_cluster(name: &str) -> Any {
@@ -26,7 +30,7 @@ fn eds_cluster(name: &str) -> Any {
 }
 
 fn endpoints(name: &str) -> Any {
-    pack(&ClusterLoadAssignment { cluster_name: name.into(), endpoints: vec![] })
+    pack(&ClusterLoadAssignment { cluster_name: name.into(), ..ClusterLoadAssignment::default() })
 }
 
 fn response(type_url: &str, version: &str, nonce: &str, resources: Vec<Any>) -> DiscoveryResponse {
@@ -202,7 +206,7 @@ fn what_the_caller_refuses_is_not_served() {
 #[test]
 fn a_type_that_the_bootstrap_does_not_follow_is_refused() {
     let node = Node { id: "n".into(), ..Node::default() };
-    let subscriptions = Subscriptions { listeners: true, clusters: false };
+    let subscriptions = Subscriptions { listeners: Some(Origin::Ads), clusters: None };
     let mut client = AdsClient::new(node, subscriptions, Resources::default());
     client.connected();
     let conclusion = take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));

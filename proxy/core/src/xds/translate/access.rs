@@ -20,7 +20,7 @@ use xds_proto::type_url;
 
 use super::cluster::enum_value;
 use super::fault::{At, Fault, Translated, each, required};
-use super::{route, unpack};
+use super::{matching, unpack};
 use crate::access::{AccessLogConfig, Comparison, Filter, Format, JsonValue, Sink};
 use crate::local_reply::{BodyFormat, HeaderLine, LocalReplies, Mapper};
 
@@ -77,7 +77,7 @@ fn log_format(format: Option<core_proto::SubstitutionFormatString>) -> Translate
 }
 
 /// The same for a body, in which values stand as they are.
-fn body_of_reply(message: core_proto::SubstitutionFormatString) -> Translated<BodyFormat> {
+pub(super) fn body_of_reply(message: core_proto::SubstitutionFormatString) -> Translated<BodyFormat> {
     let BodyFormat { format, content_type } = substitution(message)?;
     Ok(BodyFormat { format: Arc::new(Format::clone(&format).unescaped()), content_type })
 }
@@ -115,7 +115,7 @@ fn object(document: Struct) -> JsonValue {
     JsonValue::Object(document.fields.into_iter().map(|(key, value)| (key, json_value(value))).collect())
 }
 
-fn json_value(value: Value) -> JsonValue {
+pub(super) fn json_value(value: Value) -> JsonValue {
     match value.kind {
         None | Some(value::Kind::NullValue(_)) => JsonValue::Null,
         Some(value::Kind::BoolValue(value)) => JsonValue::Bool(value),
@@ -129,7 +129,7 @@ fn json_value(value: Value) -> JsonValue {
     }
 }
 
-fn data_source(source: core_proto::DataSource) -> Translated<String> {
+pub(super) fn data_source(source: core_proto::DataSource) -> Translated<String> {
     let core_proto::DataSource { specifier } = source;
     match required("inline_string or inline_bytes", specifier)? {
         Specifier::InlineString(text) => Ok(text),
@@ -160,7 +160,7 @@ fn filter(message: log_proto::AccessLogFilter, depth: usize) -> Translated<Filte
             Ok(Filter::Or(each("filters", filters, |f| filter(f, depth + 1)).at("or_filter")?))
         }
         FilterSpecifier::HeaderFilter(log_proto::HeaderFilter { header }) => {
-            let header = required("header", header).and_then(|h| route::header_match(h).at("header"));
+            let header = required("header", header).and_then(|h| matching::header_match(h).at("header"));
             Ok(Filter::Header(header.at("header_filter")?))
         }
         FilterSpecifier::ResponseFlagFilter(log_proto::ResponseFlagFilter { flags }) => {
@@ -217,7 +217,7 @@ fn header_line(option: core_proto::HeaderValueOption) -> Translated<HeaderLine> 
         return Err(Fault::new("is required, unless keep_empty_value is set").under("header.value"));
     }
     let name = key.to_ascii_lowercase();
-    if !route::is_token(&name) {
+    if !matching::is_token(&name) {
         return Err(Fault::new(format!("{key:?} is not a header name")).under("header.key"));
     }
     const FRAMING: [&str; 6] =

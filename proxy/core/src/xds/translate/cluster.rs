@@ -1,23 +1,19 @@
-//! Clusters, endpoints, addresses.
+//! Clusters: where their endpoints come from, and how connections to them are kept.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use xds_proto::envoy::config::cluster::v3 as cluster_proto;
 use xds_proto::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy as WirePolicy,
+    ClusterDiscoveryType, CustomClusterType, DiscoveryType, EdsClusterConfig,
 };
 use xds_proto::envoy::config::cluster::v3::{CircuitBreakers, circuit_breakers};
 use xds_proto::envoy::config::core::v3 as core_proto;
 use xds_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use xds_proto::envoy::config::core::v3::{
-    ApiVersion, ConfigSource, HealthStatus, Pipe, RoutingPriority, SocketAddress,
+    ApiVersion, ConfigSource, PathConfigSource, RoutingPriority, WatchedDirectory,
 };
-use xds_proto::envoy::config::endpoint::v3 as endpoint_proto;
-use xds_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use xds_proto::envoy::extensions::upstreams::http::v3 as upstream_proto;
 use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
@@ -26,13 +22,11 @@ use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
 use xds_proto::prost_types::{self, Any};
 
 use super::fault::{At, Fault, Translated, each, required};
-use super::http::{buffer_bytes, head_bytes, header_count, set_time};
-use super::{eds_name, named, unpack};
+use super::http::{buffer_bytes, duration, head_bytes, header_count, set_time};
+use super::{balancing, dns, eds_name, endpoint, named, unpack};
 use crate::breaker::{Priority, Thresholds};
-use crate::config::{
-    Address, Cluster, ConnectionOptions, Endpoint, EndpointSource, LbPolicy, LoadAssignment,
-    PriorityThresholds,
-};
+use crate::config::{Cluster, ConnectionOptions, EndpointSource, PriorityThresholds};
+use crate::xds::Origin;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -41,7 +35,6 @@ const NO_HTTP2: &str = "HTTP/2 to upstreams is not supported by this version";
 pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
     let cluster_proto::Cluster {
         name,
-        cluster_discovery_type,
         eds_cluster_config,
         connect_timeout,
         per_connection_buffer_limit_bytes,
@@ -49,9 +42,22 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         max_requests_per_connection,
         circuit_breakers,
         http2_protocol_options,
+        dns_refresh_rate,
+        dns_lookup_family,
+        lb_subset_config,
+        metadata: _, // ignorable
+        common_lb_config,
         alt_stat_name: _, // ignorable
         load_assignment,
         typed_extension_protocol_options,
+        respect_dns_ttl,
+        load_balancing_policy,
+        dns_failure_refresh_rate,
+        wait_for_warm_on_init: _, // ignorable
+        typed_dns_resolver_config,
+        dns_jitter,
+        cluster_discovery_type,
+        lb_config,
     } = message;
     named(&name)?;
     if http2_protocol_options.is_some() {
@@ -68,39 +74,88 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
     };
     protocol_options(&typed_extension_protocol_options, &mut connections)
         .at("typed_extension_protocol_options")?;
-    let discovery = match cluster_discovery_type {
-        None => DiscoveryType::Static,
-        Some(ClusterDiscoveryType::Type(number)) => enum_value(number).at("type")?,
-    };
-    let endpoints = match discovery {
-        DiscoveryType::Static if eds_cluster_config.is_some() => {
-            return Err(Fault::new("is only for clusters of type EDS").under("eds_cluster_config"));
-        }
-        DiscoveryType::Static => {
+    let lookups = dns::of_cluster(
+        dns_refresh_rate,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_jitter,
+        typed_dns_resolver_config,
+        dns_lookup_family,
+    )?;
+    let source = source(cluster_discovery_type, lookups)?;
+    if eds_cluster_config.is_some() && !matches!(source, Source::Eds) {
+        return Err(Fault::new("is only for clusters of type EDS").under("eds_cluster_config"));
+    }
+    let endpoints = match source {
+        Source::Static => {
             let assignment = required("load_assignment", load_assignment)?;
-            EndpointSource::Static(Arc::new(self::load_assignment(assignment).at("load_assignment")?))
+            EndpointSource::Static(Arc::new(endpoint::load_assignment(assignment).at("load_assignment")?))
         }
-        DiscoveryType::Eds if load_assignment.is_some() => {
+        Source::Eds if load_assignment.is_some() => {
             return Err(Fault::new("is not for clusters of type EDS").under("load_assignment"));
         }
-        DiscoveryType::Eds => {
+        Source::Eds => {
             let EdsClusterConfig { eds_config, service_name } = eds_cluster_config.unwrap_or_default();
-            ads(eds_config).at("eds_config").at("eds_cluster_config")?;
-            EndpointSource::Eds(eds_name(service_name, &name))
+            let from = config_source(eds_config).at("eds_config").at("eds_cluster_config")?;
+            match from {
+                Origin::Ads => EndpointSource::Eds(eds_name(service_name, &name)),
+                Origin::File(path) => EndpointSource::EdsFile(eds_name(service_name, &name), path),
+            }
         }
-        DiscoveryType::StrictDns | DiscoveryType::LogicalDns | DiscoveryType::OriginalDst => {
-            let reason = format!("{} is not supported by this version", discovery.as_str_name());
-            return Err(Fault::new(reason).under("type"));
+        Source::Dns(wire) => {
+            let assignment = required("load_assignment", load_assignment)?;
+            EndpointSource::Dns(Arc::new(dns::targets(assignment, wire)?))
         }
+    };
+    let picking = balancing::Wire {
+        lb_policy,
+        lb_config,
+        load_balancing_policy,
+        common: common_lb_config,
+        subsets: lb_subset_config,
     };
     Ok(Cluster {
         name: name.into(),
         endpoints,
         connect_timeout: connect_timeout_of(connect_timeout).at("connect_timeout")?,
-        lb_policy: policy(lb_policy).at("lb_policy")?,
+        balancing: balancing::balancing(picking)?,
         thresholds: thresholds(circuit_breakers).at("circuit_breakers")?,
         connections,
     })
+}
+
+/// Where endpoints come from.
+enum Source {
+    Static,
+    Eds,
+    Dns(dns::Wire),
+}
+
+fn source(discovery: Option<ClusterDiscoveryType>, mut lookups: dns::Wire) -> Translated<Source> {
+    let kind = match discovery {
+        None => DiscoveryType::Static,
+        Some(ClusterDiscoveryType::Type(number)) => enum_value(number).at("type")?,
+        Some(ClusterDiscoveryType::ClusterType(CustomClusterType { name: _, typed_config })) => {
+            let at = "cluster_type.typed_config";
+            let any = required(at, typed_config)?;
+            return Ok(Source::Dns(dns::of_extension(unpack(&any).at(at)?).at(at)?));
+        }
+    };
+    match kind {
+        DiscoveryType::StrictDns => Ok(Source::Dns(lookups)),
+        DiscoveryType::LogicalDns => {
+            lookups.all_addresses = false;
+            Ok(Source::Dns(lookups))
+        }
+        DiscoveryType::Static | DiscoveryType::Eds if lookups.says_anything() => {
+            Err(Fault::new("has settings of DNS, and looks nothing up").under("type"))
+        }
+        DiscoveryType::Static => Ok(Source::Static),
+        DiscoveryType::Eds => Ok(Source::Eds),
+        DiscoveryType::OriginalDst => {
+            Err(Fault::new("ORIGINAL_DST is not supported by this version").under("type"))
+        }
+    }
 }
 
 fn thresholds(breakers: Option<CircuitBreakers>) -> Translated<PriorityThresholds> {
@@ -223,85 +278,33 @@ fn connect_timeout_of(timeout: Option<prost_types::Duration>) -> Translated<Dura
     }
 }
 
-fn policy(number: i32) -> Translated<LbPolicy> {
-    match enum_value(number)? {
-        WirePolicy::RoundRobin => Ok(LbPolicy::RoundRobin),
-        WirePolicy::LeastRequest => Ok(LbPolicy::LeastRequest),
-        other @ (WirePolicy::RingHash
-        | WirePolicy::Random
-        | WirePolicy::Maglev
-        | WirePolicy::ClusterProvided
-        | WirePolicy::LoadBalancingPolicyConfig) => {
-            Err(Fault::new(format!("{} is not supported by this version", other.as_str_name())))
-        }
-    }
-}
-
-pub(super) fn load_assignment(message: endpoint_proto::ClusterLoadAssignment) -> Translated<LoadAssignment> {
-    let endpoint_proto::ClusterLoadAssignment { cluster_name, endpoints } = message;
-    if cluster_name.is_empty() {
-        return Err(Fault::new("is required").under("cluster_name"));
-    }
-    let localities = each("endpoints", endpoints, |locality| {
-        let endpoint_proto::LocalityLbEndpoints { locality: _, lb_endpoints } = locality; // locality: ignorable
-        each("lb_endpoints", lb_endpoints, endpoint)
-    })?;
-    Ok(LoadAssignment { endpoints: localities.into_iter().flatten().collect() })
-}
-
-fn endpoint(message: endpoint_proto::LbEndpoint) -> Translated<Endpoint> {
-    let endpoint_proto::LbEndpoint { health_status, metadata: _, host_identifier } = message; // metadata: ignorable
-    let HostIdentifier::Endpoint(endpoint) = required("endpoint", host_identifier)?;
-    let endpoint_proto::Endpoint { address, hostname: _ } = endpoint; // hostname: ignorable
-    let usable = match enum_value(health_status).at("health_status")? {
-        HealthStatus::Unknown | HealthStatus::Healthy | HealthStatus::Degraded => true,
-        HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => false,
-    };
-    let address =
-        required("address", address).and_then(|a| self::address(a).map_err(Fault::new).at("address"));
-    Ok(Endpoint { address: address.at("endpoint")?, usable })
-}
-
-/// An address to listen on or to connect to.
-///
-/// # Errors
-/// A sentence that says what is not an address.
-pub fn address(message: core_proto::Address) -> Result<Address, String> {
-    use core_proto::address::Address as Wire;
-    use core_proto::socket_address::{PortSpecifier, Protocol};
-
-    let core_proto::Address { address } = message;
-    match address {
-        Some(Wire::SocketAddress(SocketAddress { protocol, address, port_specifier })) => {
-            if protocol != Protocol::Tcp as i32 {
-                return Err("only TCP is supported".to_owned());
-            }
-            let ip: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
-            let Some(PortSpecifier::PortValue(port)) = port_specifier else {
-                return Err("port_value is required".to_owned());
-            };
-            let port = u16::try_from(port).map_err(|_| format!("{port} is not a port"))?;
-            Ok(Address::Socket(SocketAddr::new(ip, port)))
-        }
-        Some(Wire::Pipe(Pipe { path })) if path.starts_with('@') => {
-            Err(format!("{path:?}: abstract sockets are not supported"))
-        }
-        Some(Wire::Pipe(Pipe { path })) if !path.is_empty() => Ok(Address::Pipe(PathBuf::from(path))),
-        Some(Wire::Pipe(_)) => Err("path is required".to_owned()),
-        None => Err("is required".to_owned()),
-    }
-}
-
-/// A configuration source that must be the aggregated stream.
-pub(super) fn ads(source: Option<ConfigSource>) -> Translated<()> {
-    let ConfigSource { resource_api_version, config_source_specifier } = source.unwrap_or_default();
+/// A configuration source.
+pub(super) fn config_source(source: Option<ConfigSource>) -> Translated<Origin> {
+    let ConfigSource { initial_fetch_timeout, resource_api_version, config_source_specifier } =
+        source.unwrap_or_default();
     if resource_api_version == ApiVersion::V2 as i32 {
         return Err(Fault::new("V2 is not supported").under("resource_api_version"));
     }
-    match config_source_specifier {
-        Some(ConfigSourceSpecifier::Ads(core_proto::AggregatedConfigSource {})) => Ok(()),
-        None => Err(Fault::new("is required").under("ads")),
+    // What is not there yet leaves its predecessor serving, however long it takes.
+    if let Some(time) = initial_fetch_timeout {
+        duration(time).at("initial_fetch_timeout")?;
     }
+    match config_source_specifier {
+        Some(ConfigSourceSpecifier::Ads(core_proto::AggregatedConfigSource {})) => Ok(Origin::Ads),
+        Some(ConfigSourceSpecifier::Path(path)) => file(path).at("path"),
+        Some(ConfigSourceSpecifier::PathConfigSource(PathConfigSource { path, watched_directory })) => {
+            // Its folder is watched in any case, and a link to it as well.
+            if watched_directory.is_some_and(|WatchedDirectory { path }| path.is_empty()) {
+                return Err(Fault::new("is required").under("path_config_source.watched_directory.path"));
+            }
+            file(path).at("path").at("path_config_source")
+        }
+        None => Err(Fault::new("ads or path_config_source is required")),
+    }
+}
+
+fn file(path: String) -> Translated<Origin> {
+    if path.is_empty() { Err(Fault::new("is required")) } else { Ok(Origin::File(path.into())) }
 }
 
 /// An enum number. The gate let only known ones pass, so this fails for a caller that went around it.

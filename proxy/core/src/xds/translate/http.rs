@@ -15,12 +15,13 @@ use xds_proto::prost_types::{self, Any};
 use xds_proto::type_url;
 use xds_proto::weir::limits::v1::HttpLimits;
 
-use super::cluster::{ads, enum_value};
+use super::cluster::{config_source, enum_value};
 use super::fault::{At, Fault, Translated, each, required};
 use super::{access, route, unpack};
 use crate::config::{BodyRate, HttpOptions, RouteSource, SourceLimit};
 use crate::http1::{Limits, ServerHeader, Underscores};
 use crate::path::EscapedSlashes;
+use crate::xds::Origin;
 
 /// The most that a head may take, whatever a configuration asks for: Envoy's bound (`max_request_headers_kb`).
 const MAX_HEAD_KB: u32 = 8_192;
@@ -120,14 +121,17 @@ pub(super) fn connection_manager(
     }
     let routes = match required("rds or route_config", route_specifier)? {
         RouteSpecifier::RouteConfig(config) => {
-            RouteSource::Inline(Arc::new(route::routes(config).at("route_config")?))
+            RouteSource::Inline(Arc::new(route::routes(config, true).at("route_config")?))
         }
-        RouteSpecifier::Rds(hcm_proto::Rds { config_source, route_config_name }) => {
-            ads(config_source).at("config_source").at("rds")?;
+        RouteSpecifier::Rds(hcm_proto::Rds { config_source: source, route_config_name }) => {
+            let origin = config_source(source).at("config_source").at("rds")?;
             if route_config_name.is_empty() {
                 return Err(Fault::new("is required").under("rds.route_config_name"));
             }
-            RouteSource::Rds(route_config_name.into())
+            match origin {
+                Origin::Ads => RouteSource::Rds(route_config_name.into()),
+                Origin::File(path) => RouteSource::RdsFile(route_config_name.into(), path),
+            }
         }
     };
     Ok((routes, options))

@@ -1,50 +1,61 @@
-//! Route configurations.
+//! Route configurations, virtual hosts and routes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use xds_proto::envoy::config::route::v3 as route_proto;
-use xds_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
-use xds_proto::envoy::config::route::v3::route_action::upgrade_config::ConnectConfig;
-use xds_proto::envoy::config::route::v3::route_action::{ClusterSpecifier, MaxStreamDuration, UpgradeConfig};
-use xds_proto::envoy::config::route::v3::route_match::PathSpecifier;
-use xds_proto::envoy::config::route::v3::weighted_cluster::ClusterWeight;
-use xds_proto::envoy::r#type::matcher::v3::StringMatcher;
-use xds_proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use xds_proto::prost_types::Any;
-use xds_proto::weir::split::v1::{SplitPolicy, split_policy};
+use xds_proto::envoy::config::route::v3::virtual_host::TlsRequirementType;
 
+use super::cluster::enum_value;
 use super::fault::{At, Fault, Translated, each, required};
-use super::http::{duration, protocol};
-use super::{named, unpack};
-use crate::config::{
-    Arm, Domain, FieldName, HeaderMatch, PathMatch, Predicate, Route, RouteConfiguration, RouteOptions,
-    RouteTimeout, Split, SplitKey, VirtualHost, Weight,
-};
+use super::overrides::{self, Overrides};
+use super::{action, edit, matching, named, split};
+use crate::config::{Action, Domain, PathMatch, Route, RouteConfiguration, VirtualHost};
 
-/// The key of [`SplitPolicy`] in `Route.typed_per_filter_config`.
-const SPLIT: &str = "weir.split";
+/// Bytes of a direct response's body, unless the configuration says otherwise (Envoy's default).
+const MAX_DIRECT_BODY: u32 = 4_096;
 
-/// As a resource of its own, which needs a name.
+/// As a resource of its own, which needs a name. Clusters may come later.
 pub(super) fn route_configuration(
     message: route_proto::RouteConfiguration,
 ) -> Translated<RouteConfiguration> {
     named(&message.name)?;
-    routes(message)
+    routes(message, false)
 }
 
-/// Inline in a listener, where the name is optional.
-pub(super) fn routes(message: route_proto::RouteConfiguration) -> Translated<RouteConfiguration> {
+/// What holds for all routes of a configuration.
+pub(super) struct Common {
+    pub(super) max_direct_body: usize,
+    pub(super) overrides: Overrides,
+}
+
+/// Inline in a listener the name is optional, and clusters are there from the start: `validates_clusters` unless it says
+/// otherwise.
+pub(super) fn routes(
+    message: route_proto::RouteConfiguration,
+    validates_clusters: bool,
+) -> Translated<RouteConfiguration> {
     let route_proto::RouteConfiguration {
         name,
         virtual_hosts,
+        response_headers_to_add,
+        response_headers_to_remove,
+        request_headers_to_add,
         validate_clusters,
+        request_headers_to_remove,
+        most_specific_header_mutations_wins,
+        max_direct_response_body_size_bytes,
         ignore_port_in_host_matching,
+        typed_per_filter_config,
+        metadata: _, // ignorable
     } = message;
+    let common = Common {
+        max_direct_body: max_direct_response_body_size_bytes.unwrap_or(MAX_DIRECT_BODY) as usize,
+        overrides: overrides::read(&typed_per_filter_config).at("typed_per_filter_config")?,
+    };
     let mut domains = HashSet::new();
     let virtual_hosts = each("virtual_hosts", virtual_hosts, |host| {
-        let host = virtual_host(host)?;
+        let host = virtual_host(host, &common)?;
         match host.domains.iter().find(|domain| !domains.insert((*domain).clone())) {
             Some(twice) => {
                 Err(Fault::new(format!("{twice:?} is a domain of two virtual hosts")).under("domains"))
@@ -56,20 +67,55 @@ pub(super) fn routes(message: route_proto::RouteConfiguration) -> Translated<Rou
         name: name.into(),
         virtual_hosts,
         ignore_port_in_host_matching,
-        validate_clusters: validate_clusters.unwrap_or(false),
+        validate_clusters: validate_clusters.unwrap_or(validates_clusters),
+        edits: edit::edits(
+            (request_headers_to_add, request_headers_to_remove),
+            (response_headers_to_add, response_headers_to_remove),
+        )?,
+        most_specific_wins: most_specific_header_mutations_wins,
     })
 }
 
-fn virtual_host(message: route_proto::VirtualHost) -> Translated<VirtualHost> {
-    let route_proto::VirtualHost { name, domains, routes } = message;
+fn virtual_host(message: route_proto::VirtualHost, common: &Common) -> Translated<VirtualHost> {
+    let route_proto::VirtualHost {
+        name,
+        domains,
+        routes,
+        require_tls,
+        request_headers_to_add,
+        response_headers_to_add,
+        response_headers_to_remove,
+        request_headers_to_remove,
+        include_request_attempt_count,
+        typed_per_filter_config,
+        include_attempt_count_in_response,
+        metadata: _, // ignorable
+    } = message;
     named(&name)?;
     if domains.is_empty() {
         return Err(Fault::new("at least one domain is required").under("domains"));
     }
+    let overrides = overrides::read(&typed_per_filter_config).at("typed_per_filter_config")?;
+    let overrides = overrides.over(&common.overrides);
+    let requires_tls = match enum_value(require_tls).at("require_tls")? {
+        TlsRequirementType::None => false,
+        TlsRequirementType::All => true,
+        TlsRequirementType::ExternalOnly => {
+            let reason = "EXTERNAL_ONLY is not supported: which requests are internal is not told apart";
+            return Err(Fault::new(reason).under("require_tls"));
+        }
+    };
     Ok(VirtualHost {
         name: name.into(),
         domains: each("domains", domains, |text| domain(&text))?,
-        routes: each("routes", routes, route)?,
+        routes: each("routes", routes, |r| route(r, common, &overrides))?,
+        requires_tls,
+        edits: edit::edits(
+            (request_headers_to_add, request_headers_to_remove),
+            (response_headers_to_add, response_headers_to_remove),
+        )?,
+        counts_attempts: include_request_attempt_count,
+        answers_attempts: include_attempt_count_in_response,
     })
 }
 
@@ -91,149 +137,61 @@ fn domain(text: &str) -> Translated<Domain> {
     }
 }
 
-fn route(message: route_proto::Route) -> Translated<Route> {
-    let route_proto::Route { name, r#match, action, typed_per_filter_config } = message;
-    let (path, headers) = required("match", r#match).and_then(|m| route_match(m).at("match"))?;
-    let route_proto::route::Action::Route(action) = required("route", action)?;
-    let key = split_key(&typed_per_filter_config).at("typed_per_filter_config")?;
-    let (arms, options) = route_action(action).at("route")?;
-    Ok(Route { name: Arc::from(name), path, headers, split: Split { arms, key }, options })
-}
-
-fn route_match(message: route_proto::RouteMatch) -> Translated<(PathMatch, Vec<HeaderMatch>)> {
-    let route_proto::RouteMatch { headers, path_specifier } = message;
-    let path = match required("prefix, path, path_separated_prefix or connect_matcher", path_specifier)? {
-        PathSpecifier::Prefix(text) => PathMatch::Prefix(text.into()),
-        PathSpecifier::Path(text) => PathMatch::Exact(text.into()),
-        PathSpecifier::ConnectMatcher(route_proto::route_match::ConnectMatcher {}) => PathMatch::Connect,
-        PathSpecifier::PathSeparatedPrefix(text) => {
-            // As in Envoy: "/" or "/a/" would say nothing that `prefix` does not.
-            if !text.starts_with('/') || text.ends_with('/') || text.contains(['?', '#']) {
-                let reason =
-                    format!("{text:?} must start with `/`, not end with it and hold neither `?` nor `#`");
-                return Err(Fault::new(reason).under("path_separated_prefix"));
-            }
-            PathMatch::SeparatedPrefix(text.into())
+fn route(message: route_proto::Route, common: &Common, inherited: &Overrides) -> Translated<Route> {
+    use route_proto::route::Action as Wire;
+    let route_proto::Route {
+        name,
+        r#match,
+        action,
+        metadata: _,  // ignorable
+        decorator: _, // ignorable
+        request_headers_to_add,
+        response_headers_to_add,
+        response_headers_to_remove,
+        request_headers_to_remove,
+        typed_per_filter_config,
+        stat_prefix: _, // ignorable
+    } = message;
+    let matching::Matched { path, ignores_path_case, mut conditions } =
+        required("match", r#match).and_then(|m| matching::route_match(m).at("match"))?;
+    let overrides = overrides::read(&typed_per_filter_config).at("typed_per_filter_config")?;
+    let overrides = overrides.over(inherited);
+    conditions.extend(overrides.conditions.iter().cloned());
+    let forwards = matches!(action, Some(Wire::Route(_)));
+    let action = match required("route, redirect or direct_response", action)? {
+        Wire::Route(message) => {
+            Action::Forward(Box::new(action::forward(message, &path, &overrides).at("route")?))
+        }
+        Wire::Redirect(message) => Action::Redirect(action::redirect(message, &path).at("redirect")?),
+        Wire::DirectResponse(message) => {
+            Action::Respond(action::direct_response(message, common.max_direct_body).at("direct_response")?)
         }
     };
-    Ok((path, each("headers", headers, header_match)?))
-}
-
-pub(super) fn header_match(message: route_proto::HeaderMatcher) -> Translated<HeaderMatch> {
-    let route_proto::HeaderMatcher { name, header_match_specifier } = message;
-    named(&name)?;
-    let lower = name.to_ascii_lowercase();
-    let name = match lower.as_str() {
-        ":method" => FieldName::Method,
-        ":path" => FieldName::Path,
-        ":authority" | "host" => FieldName::Authority,
-        other if is_token(other) => FieldName::Header(other.into()),
-        other => return Err(Fault::new(format!("{other:?} is not a header name")).under("name")),
+    let mut action = action;
+    let at_split = |result: Translated<()>| {
+        result.at(format_args!("[{:?}]", overrides::SPLIT)).at("typed_per_filter_config")
     };
-    let predicate = match header_match_specifier {
-        None | Some(HeaderMatchSpecifier::PresentMatch(true)) => Predicate::Present,
-        Some(HeaderMatchSpecifier::PresentMatch(false)) => Predicate::Absent,
-        Some(HeaderMatchSpecifier::ExactMatch(value)) => Predicate::Exact(value.into()),
-        Some(HeaderMatchSpecifier::StringMatch(StringMatcher { match_pattern })) => match match_pattern {
-            Some(MatchPattern::Exact(value)) => Predicate::Exact(value.into()),
-            None => return Err(Fault::new("is required").under("string_match.exact")),
-        },
-    };
-    Ok(HeaderMatch { name, predicate })
-}
-
-fn route_action(action: route_proto::RouteAction) -> Translated<(Vec<Arm>, RouteOptions)> {
-    let route_proto::RouteAction {
-        cluster_specifier,
-        timeout,
-        priority,
-        idle_timeout,
-        upgrade_configs,
-        max_stream_duration,
-    } = action;
-    let timeout = match timeout.map(duration).transpose().at("timeout")? {
-        None => RouteTimeout::Default,
-        Some(Duration::ZERO) => RouteTimeout::Never,
-        Some(time) => RouteTimeout::Whole(time),
-    };
-    let exchange = match max_stream_duration {
-        Some(MaxStreamDuration { max_stream_duration: Some(time) }) => {
-            Some(duration(time).at("max_stream_duration.max_stream_duration")?)
+    match (&mut action, overrides.split) {
+        (Action::Forward(forward), Some(policy)) => at_split(split::apply(policy, &mut forward.split))?,
+        (Action::Redirect(_) | Action::Respond(_), Some(_))
+            if typed_per_filter_config.contains_key(overrides::SPLIT) =>
+        {
+            at_split(Err(Fault::new("is for routes that forward")))?;
         }
-        Some(MaxStreamDuration { max_stream_duration: None }) | None => None,
-    };
-    let mut terminates_connect = false;
-    let upgrades = each("upgrade_configs", upgrade_configs, |config| {
-        let UpgradeConfig { upgrade_type, enabled, connect_config } = config;
-        let protocol = protocol(&upgrade_type)?;
-        if let Some(ConnectConfig {}) = connect_config {
-            if &*protocol != "connect" {
-                return Err(Fault::new("is for CONNECT only").under("connect_config"));
-            }
-            terminates_connect = true;
-        }
-        Ok((protocol, enabled.unwrap_or(true)))
-    })?;
-    let options = RouteOptions {
-        timeout,
-        idle_timeout: idle_timeout.map(duration).transpose().at("idle_timeout")?,
-        exchange,
-        priority: super::cluster::priority(priority).at("priority")?,
-        upgrades,
-        terminates_connect,
-    };
-    Ok((arms(cluster_specifier)?, options))
-}
-
-fn arms(cluster_specifier: Option<ClusterSpecifier>) -> Translated<Vec<Arm>> {
-    match required("cluster or weighted_clusters", cluster_specifier)? {
-        ClusterSpecifier::Cluster(name) if name.is_empty() => Err(Fault::new("is required").under("cluster")),
-        ClusterSpecifier::Cluster(name) => {
-            Ok(vec![Arm { name: name.as_str().into(), cluster: name.into(), weight: Weight(1) }])
-        }
-        ClusterSpecifier::WeightedClusters(weighted) => weighted_clusters(weighted).at("weighted_clusters"),
+        _ => {}
     }
-}
-
-fn weighted_clusters(message: route_proto::WeightedCluster) -> Translated<Vec<Arm>> {
-    let route_proto::WeightedCluster { clusters } = message;
-    let mut seen: HashMap<String, u32> = HashMap::new();
-    let mut sum = 0_u64;
-    let arms = each("clusters", clusters, |arm| {
-        let ClusterWeight { name, weight } = arm;
-        named(&name)?;
-        let weight = required("weight", weight)?;
-        sum += u64::from(weight);
-        let times = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
-        let arm = if *times == 1 { name.clone() } else { format!("{name}#{times}") };
-        Ok(Arm { name: arm.into(), cluster: name.into(), weight: Weight(weight) })
-    })?;
-    match sum {
-        0 => Err(Fault::new("the weights add up to 0").under("clusters")),
-        1..=0xffff_ffff => Ok(arms),
-        _ => Err(Fault::new("the weights add up to more than 2^32 - 1").under("clusters")),
+    if path == PathMatch::Connect && !forwards {
+        return Err(Fault::new("connect_matcher is for routes that forward").under("match"));
     }
-}
-
-fn split_key(config: &HashMap<String, Any>) -> Translated<Option<SplitKey>> {
-    let mut key = None;
-    for (filter, any) in config {
-        let at = format!("[{filter:?}]");
-        if filter != SPLIT {
-            return Err(Fault::new("no such filter").under(at));
-        }
-        let SplitPolicy { salt, key: wire } = unpack(any).at(&at)?;
-        let split_policy::Key::Header(header) = required("header", wire).at(&at)?;
-        let header = header.to_ascii_lowercase();
-        if !is_token(&header) {
-            return Err(Fault::new(format!("{header:?} is not a header name")).under("header").under(at));
-        }
-        key = Some(SplitKey { header: header.into(), salt: salt.into() });
-    }
-    Ok(key)
-}
-
-/// RFC 9110 §5.6.2.
-pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    Ok(Route {
+        name: Arc::from(name),
+        path,
+        ignores_path_case,
+        conditions,
+        action,
+        edits: edit::edits(
+            (request_headers_to_add, request_headers_to_remove),
+            (response_headers_to_add, response_headers_to_remove),
+        )?,
+    })
 }

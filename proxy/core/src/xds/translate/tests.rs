@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Address, Domain, EndpointSource, FieldName, HttpOptions, LbPolicy, PathMatch, Predicate, RouteSource,
-    Weight,
+    Action, Address, Condition, Domain, EndpointSource, FieldName, HeaderMatch, Health, HttpOptions,
+    KeySource, LbPolicy, PathMatch, Predicate, RouteSource, SplitBy, SplitKey, TextMatch, Weight,
 };
 use crate::http1::{ServerHeader, Underscores};
 use crate::path::EscapedSlashes;
@@ -52,7 +52,7 @@ fn read_routes(routes: &str) -> Result<RouteConfiguration, String> {
     let text = format!("{{ name: l, {ADDRESS}, filter_chains: [{{ filters: [{}] }}] }}", hcm(&settings));
     match read_listener(&text)?.routes {
         RouteSource::Inline(routes) => Ok((*routes).clone()),
-        RouteSource::Rds(_) => Err("not inline".to_owned()),
+        RouteSource::Rds(_) | RouteSource::RdsFile(..) => Err("not inline".to_owned()),
     }
 }
 
@@ -66,10 +66,13 @@ fn a_static_cluster_is_read_whole() {
     )
     .expect("valid");
     assert_eq!(cluster.connect_timeout, Duration::from_millis(250));
-    assert_eq!(cluster.lb_policy, LbPolicy::LeastRequest);
+    assert_eq!(cluster.balancing.policy, LbPolicy::LeastRequest { choices: 2 });
     let EndpointSource::Static(assignment) = &cluster.endpoints else { panic!("static") };
-    let endpoints: Vec<_> = assignment.endpoints.iter().map(|e| (e.address.to_string(), e.usable)).collect();
-    assert_eq!(endpoints, [("[::1]:8080".to_owned(), true), ("unix:/run/a.sock".to_owned(), false)]);
+    let endpoints: Vec<_> = assignment.endpoints().map(|e| (e.address.to_string(), e.health)).collect();
+    assert_eq!(
+        endpoints,
+        [("[::1]:8080".to_owned(), Health::Healthy), ("unix:/run/a.sock".to_owned(), Health::Unhealthy)]
+    );
 }
 
 #[test]
@@ -99,8 +102,9 @@ fn clusters_that_make_no_sense_are_refused_with_the_place() {
     let cases = [
         ("{ name: '' }".to_owned(), "\"\": name: is required".to_owned()),
         (named("type: STATIC"), "load_assignment: is required".into()),
-        (named("type: STRICT_DNS"), "type: STRICT_DNS is not supported".into()),
-        (named("type: EDS"), "eds_cluster_config.eds_config.ads: is required".into()),
+        (named("type: STRICT_DNS"), "load_assignment: is required".into()),
+        (named("type: ORIGINAL_DST"), "type: ORIGINAL_DST is not supported".into()),
+        (named("type: EDS"), "eds_cluster_config.eds_config: ads or path_config_source is required".into()),
         (
             named("connect_timeout: 0s, load_assignment: { cluster_name: c }"),
             "connect_timeout: must be greater".into(),
@@ -162,7 +166,7 @@ fn listeners_that_make_no_sense_are_refused_with_the_place() {
         ),
         (
             one(&format!("{ROUTER}, rds: {{ route_config_name: r }}")),
-            format!("{at}rds.config_source.ads: is required"),
+            format!("{at}rds.config_source: ads or path_config_source is required"),
         ),
         (
             one(&format!("{ROUTER}, rds: {{ config_source: {{ ads: {{}} }} }}")),
@@ -294,20 +298,21 @@ fn routes_are_read_whole() {
     .expect("valid");
     let [first, second] = routes.virtual_hosts[0].routes.as_slice() else { panic!("two routes") };
     assert_eq!(first.path, PathMatch::Exact("/a".into()));
-    let names: Vec<_> = first.headers.iter().map(|h| (h.name.clone(), h.predicate.clone())).collect();
+    let header = |name, predicate| Condition::Header(HeaderMatch::new(name, predicate));
     assert_eq!(
-        names,
+        first.conditions,
         [
-            (FieldName::Header("x-a".into()), Predicate::Exact("b".into())),
-            (FieldName::Method, Predicate::Present),
-            (FieldName::Header("y".into()), Predicate::Absent),
+            header(FieldName::Header("x-a".into()), Predicate::Text(TextMatch::exact("b"))),
+            header(FieldName::Method, Predicate::Present),
+            header(FieldName::Header("y".into()), Predicate::Absent),
         ]
     );
-    assert_eq!(first.split.arms[0].weight, Weight(1));
-    let arms: Vec<_> = second.split.arms.iter().map(|a| (a.name.as_str(), a.weight.0)).collect();
+    assert_eq!(first.arms()[0].weight, Weight(1));
+    let arms: Vec<_> = second.arms().iter().map(|a| (a.name.as_str(), a.weight.0)).collect();
     assert_eq!(arms, [("v1", 1), ("v2", 0), ("v1#2", 3)]);
-    let key = second.split.key.as_ref().expect("a key");
-    assert_eq!((&*key.header, &*key.salt), ("x-user", "s"));
+    let Action::Forward(forward) = &second.action else { panic!("it forwards") };
+    let key = SplitKey { source: KeySource::Header("x-user".into()), salt: "s".into() };
+    assert_eq!(forward.split.by, SplitBy::User(key));
 }
 
 #[test]
@@ -321,21 +326,24 @@ fn routes_that_make_no_sense_are_refused_with_the_place() {
         (format!("{{ {go} }}"), "match: is required"),
         (
             format!("{{ match: {{}}, {go} }}"),
-            "match.prefix, path, path_separated_prefix or connect_matcher: is required",
+            "match.prefix, path, path_separated_prefix, safe_regex, path_match_policy or connect_matcher: is required",
         ),
         (
             format!("{{ match: {{ path_separated_prefix: /a/ }}, {go} }}"),
             "match.path_separated_prefix: \"/a/\" must start",
         ),
-        ("{ match: { prefix: / } }".to_owned(), "route: is required"),
-        ("{ match: { prefix: / }, route: {} }".to_owned(), "route.cluster or weighted_clusters: is required"),
+        ("{ match: { prefix: / } }".to_owned(), "route, redirect or direct_response: is required"),
         (
-            format!("{{ match: {{ prefix: /, headers: [{{ name: ':scheme' }}] }}, {go} }}"),
-            "match.headers[0].name: \":scheme\" is not",
+            "{ match: { prefix: / }, route: {} }".to_owned(),
+            "route.cluster, cluster_header or weighted_clusters: is required",
+        ),
+        (
+            format!("{{ match: {{ prefix: /, headers: [{{ name: ':status' }}] }}, {go} }}"),
+            "match.headers[0].name: \":status\" is not",
         ),
         (
             format!("{{ match: {{ prefix: /, headers: [{{ name: x, string_match: {{}} }}] }}, {go} }}"),
-            "match.headers[0].string_match.exact: is required",
+            "match.headers[0].string_match.exact, prefix, suffix, contains or safe_regex: is required",
         ),
         (split("{ name: a, weight: 0 }"), "route.weighted_clusters.clusters: the weights add up to 0"),
         (split("{ name: a }"), "route.weighted_clusters.clusters[0].weight: is required"),
@@ -350,7 +358,7 @@ fn routes_that_make_no_sense_are_refused_with_the_place() {
             format!(
                 "{{ match: {{ prefix: / }}, {go}, typed_per_filter_config: {{ weir.split: {{ '@type': type.googleapis.com/weir.split.v1.SplitPolicy }} }} }}"
             ),
-            "typed_per_filter_config[\"weir.split\"].header: is required",
+            "typed_per_filter_config[\"weir.split\"]: says nothing",
         ),
     ];
     for (yaml, part) in cases {
@@ -366,7 +374,7 @@ fn domains_are_told_apart_and_must_be_unique() {
         let host = |domains: &&[&str]| VirtualHost {
             name: "h".into(),
             domains: domains.iter().map(|d| (*d).to_owned()).collect(),
-            routes: vec![],
+            ..VirtualHost::default()
         };
         let wire = WireRoutes {
             name: "r".into(),

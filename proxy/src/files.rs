@@ -1,0 +1,136 @@
+//! Files that hold resources (`path_config_source`): read at the start, and again when they, or a symbolic link on the way
+//! to them, are replaced.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+use xds_proto::envoy::service::discovery::v3::DiscoveryResponse;
+use xds_proto::json;
+
+use crate::controller::SharedController;
+
+/// Some file systems report no changes: everything is looked at again after this.
+const POLL: Duration = Duration::from_secs(1);
+/// Several events make one replacement.
+const SETTLE: Duration = Duration::from_millis(2);
+
+/// What tells one content of a file from the next without reading it.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+type Followed = BTreeMap<(&'static str, Arc<str>), Option<Stamp>>;
+
+/// Follows the files that the configuration names, for as long as the process lives.
+pub(crate) async fn follow(controller: SharedController) {
+    let (events, mut incoming) = mpsc::unbounded_channel();
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading a file is an event as well, and says nothing.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            let _ = events.send(());
+        }
+    });
+    let mut watcher =
+        watcher.inspect_err(|error| tracing::warn!(%error, "files are looked at once a second only")).ok();
+    let changed = controller.borrow().changed();
+    let mut followed = Followed::new();
+    let mut watched: Vec<PathBuf> = Vec::new();
+    loop {
+        // Listeners that a file brings may name other files.
+        while look(&controller, &mut followed) {
+            watch(watcher.as_mut(), &followed, &mut watched);
+        }
+        watch(watcher.as_mut(), &followed, &mut watched);
+        tokio::select! {
+            event = incoming.recv() => {
+                if event.is_none() {
+                    tokio::time::sleep(POLL).await;
+                }
+                tokio::time::sleep(SETTLE).await;
+                while incoming.try_recv().is_ok() {}
+            }
+            () = changed.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+/// Takes every file that changed. Whether there was one.
+fn look(controller: &SharedController, followed: &mut Followed) -> bool {
+    let wanted = controller.borrow().client.wanted_files();
+    followed.retain(|file, _| wanted.contains(file));
+    let mut took = false;
+    for (type_url, path) in wanted {
+        let stamp = stamp(Path::new(&*path));
+        let known = followed.get(&(type_url, path.clone()));
+        if known == Some(&stamp) {
+            continue;
+        }
+        followed.insert((type_url, path.clone()), stamp);
+        took = true;
+        match read(&path, type_url) {
+            Ok(response) => controller.borrow_mut().receive_file(&path, response),
+            Err(reason) => controller.borrow_mut().refuse_file(type_url, &path, &reason),
+        }
+    }
+    took
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = std::fs::metadata(path).ok()?;
+    Some(Stamp {
+        device: found.dev(),
+        inode: found.ino(),
+        size: found.len(),
+        modified: (found.mtime(), found.mtime_nsec()),
+    })
+}
+
+/// Envoy's form: a DiscoveryResponse, as JSON or YAML. Resources of other types than the one that is wanted are refused with
+/// it.
+fn read(path: &str, type_url: &str) -> Result<DiscoveryResponse, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let (mut response, unknown) =
+        json::from_yaml::<DiscoveryResponse>(&text).map_err(|error| error.to_string())?;
+    if let Some(key) = unknown.first() {
+        return Err(format!("{key}: DiscoveryResponse has no such field"));
+    }
+    type_url.clone_into(&mut response.type_url);
+    Ok(response)
+}
+
+/// Watches the folders of the files, and those that links on the way lead to.
+fn watch(watcher: Option<&mut RecommendedWatcher>, followed: &Followed, watched: &mut Vec<PathBuf>) {
+    let Some(watcher) = watcher else { return };
+    let mut wanted = Vec::new();
+    for (_, path) in followed.keys() {
+        let path = Path::new(&**path);
+        let folders = [
+            path.parent().map(Path::to_owned),
+            path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)),
+        ];
+        for folder in folders.into_iter().flatten() {
+            let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+            if !wanted.contains(&folder) {
+                wanted.push(folder);
+            }
+        }
+    }
+    for folder in watched.extract_if(.., |folder| !wanted.contains(folder)) {
+        let _ = watcher.unwatch(&folder);
+    }
+    for folder in wanted {
+        if !watched.contains(&folder) && watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok() {
+            watched.push(folder);
+        }
+    }
+}
