@@ -33,8 +33,8 @@ fn a_bootstrap_that_cannot_be_taken_ends_the_proxy_with_2() {
             "type: ORIGINAL_DST is not supported",
         ),
         (
-            &good.replace("{ prefix: / }", "{ safe_regex: { regex: x } }"),
-            "RouteMatch has no field `safe_regex`",
+            &good.replace("{ prefix: / }", "{ prefix: /, tls_context: {} }"),
+            "RouteMatch has no field `tls_context`",
         ),
         (&good.replace("domains: [\"*\"]", "domains: []"), "at least one domain is required"),
     ] {

@@ -82,6 +82,7 @@ impl LocalReplies {
         };
         if text.is_empty() && form.is_none() {
             body.clear();
+            content_type = "".into();
         }
         let mut headers = Vec::new();
         for HeaderLine { name, value } in mapper.map(|mapper| mapper.headers.as_slice()).unwrap_or_default() {
