@@ -1,6 +1,8 @@
 //! `weir`: the user's tool.
 
+mod admin;
 mod demo;
+mod explain;
 
 use std::process::ExitCode;
 
@@ -22,7 +24,21 @@ struct Cli {
 enum Command {
     /// Start backends, a control plane and a proxy on this machine, and watch a split at work.
     Demo(demo::Flags),
+    /// Say where a request would go, and why: the virtual host, each route that is tried, the arm, the endpoints.
+    Explain(explain::Flags),
 }
+
+/// Bad input, told in one sentence. The exit code is 2.
+#[derive(Debug)]
+struct BadInput(String);
+
+impl std::fmt::Display for BadInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadInput {}
 
 fn main() -> ExitCode {
     // Quiet unless asked: the tool speaks for itself.
@@ -30,12 +46,13 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match Cli::parse().command {
         Command::Demo(flags) => demo::run(&flags),
+        Command::Explain(flags) => explain::run(&flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<BadInput>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

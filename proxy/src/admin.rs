@@ -15,7 +15,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use crate::controller::SharedController;
+use crate::controller::{Controller, SharedController};
+use crate::explain::Ask;
 use crate::listener::Acceptor;
 
 pub(crate) use privileged::Privileged;
@@ -70,9 +71,10 @@ async fn connection(controller: SharedController, desk: Rc<Desk>, socket: crate:
 }
 
 /// What can be read.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "/clusters",
     "/config_dump",
+    "/explain?method=&host=&path=&header=",
     "/listeners",
     "/metrics",
     "/ready",
@@ -97,6 +99,7 @@ fn read(controller: &SharedController, request: &Request<Incoming>) -> Page {
         "/config_dump" => reply(StatusCode::OK, JSON, format!("{:#}\n", pages::config_dump(&controller))),
         "/server_info" => reply(StatusCode::OK, JSON, format!("{:#}\n", pages::server_info(&controller))),
         "/clusters" => pages::clusters(&controller, query),
+        "/explain" => explain(&controller, query),
         "/listeners" => pages::listeners(&controller, query),
         "/routes" => pages::routes(&controller, query),
         "/stats" => pages::stats(&controller, query),
@@ -105,6 +108,16 @@ fn read(controller: &SharedController, request: &Request<Incoming>) -> Page {
         other => {
             reply(StatusCode::NOT_FOUND, TEXT, format!("there is no {other} here; / lists what there is\n"))
         }
+    }
+}
+
+/// Where a request would go, and why.
+fn explain(controller: &Controller, query: &str) -> Page {
+    let answer =
+        Ask::from_query(query).and_then(|ask| Ok((ask.answer(&controller.snapshot())?, ask.is_json())));
+    match answer {
+        Ok((answer, is_json)) => reply(StatusCode::OK, if is_json { JSON } else { TEXT }, answer),
+        Err(reason) => reply(StatusCode::BAD_REQUEST, TEXT, format!("{reason}\n")),
     }
 }
 

@@ -74,6 +74,14 @@ pub enum BootstrapError {
     /// The static resources contradict one another.
     #[error("static_resources: {0}")]
     Compile(#[from] CompileError),
+    /// A file that it names cannot be used.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// The same, in the text of `--config-yaml`.
     #[error("--config-yaml: {source}")]
     InText {
@@ -147,6 +155,12 @@ impl Bootstrap {
             (None, Some(_)) => BootstrapError::InText { source: Box::new(source) },
             _ => source,
         })
+    }
+
+    /// Whether listeners or clusters come from a control plane.
+    pub(crate) fn follows_control_plane(&self) -> bool {
+        let Subscriptions { listeners, clusters } = &self.subscriptions;
+        [listeners, clusters].contains(&&Some(Origin::Ads))
     }
 
     /// Compiles what the static resources say, as serving them would.

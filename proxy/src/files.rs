@@ -97,7 +97,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 /// Envoy's form: a DiscoveryResponse, as JSON or YAML. Resources of other types than the one that is wanted are refused with
 /// it.
-fn read(path: &str, type_url: &str) -> Result<DiscoveryResponse, String> {
+pub(crate) fn read(path: &str, type_url: &str) -> Result<DiscoveryResponse, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let (mut response, unknown) =
         json::from_yaml::<DiscoveryResponse>(&text).map_err(|error| error.to_string())?;

@@ -20,7 +20,7 @@ use proxy_core::config::{Action, Arm, ClusterRef, Forward, RouteOptions};
 use proxy_core::hop;
 use proxy_core::http1::{HeaderId, Method};
 use proxy_core::overload::Pressure;
-use proxy_core::path::{self, Normalized};
+use proxy_core::path::{self, TargetError};
 use proxy_core::route::{Asked, Caller, HeadView, NoRoute, RequestView as _, set_cookie};
 use rand::Rng as _;
 
@@ -158,19 +158,10 @@ async fn exchange_with_upstream(
 /// What is matched is what is forwarded.
 fn normalize(cx: &RequestContext<'_>, exchange: &mut Exchange) -> Result<(), Reason> {
     let Exchange { request, from_client, .. } = exchange;
-    let Some(target) = from_client.get_mut(request.path.range()) else { return Ok(()) };
-    match path::normalize(target, &cx.http().paths) {
-        Ok(Normalized::Same) => Ok(()),
-        Ok(Normalized::Changed(length)) => {
-            request.path = request.path.prefix(length);
-            Ok(())
-        }
-        Ok(Normalized::Redirect(length)) => {
-            request.path = request.path.prefix(length);
-            Err(Reason::UnescapedPath)
-        }
-        Err(_) => Err(Reason::EscapedPath),
-    }
+    path::normalize_target(from_client, request, &cx.http().paths).map_err(|error| match error {
+        TargetError::Redirect => Reason::UnescapedPath,
+        TargetError::Refused(_) => Reason::EscapedPath,
+    })
 }
 
 /// The request as routes see it.

@@ -8,6 +8,7 @@ pub mod breaker;
 pub mod config;
 pub mod edit;
 pub mod endpoint;
+pub mod explain;
 pub mod hop;
 pub mod http1;
 pub mod lb;

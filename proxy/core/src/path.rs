@@ -4,7 +4,7 @@
 //! slashes are merged. The result is never longer than the input, so all of it happens in place; normalising twice
 //! gives the same as once. The query is moved, never changed.
 
-use crate::http1::HeadError;
+use crate::http1::{HeadError, RequestHead};
 
 /// What is done to paths (`normalize_path`, `merge_slashes` and `path_with_escaped_slashes_action` of Envoy's HTTP
 /// connection manager).
@@ -79,6 +79,39 @@ pub fn normalize(target: &mut [u8], rules: &PathRules) -> Result<Normalized, Hea
         return Err(HeadError::EscapedPath);
     }
     Ok(if redirect { Normalized::Redirect(total) } else { Normalized::Changed(total) })
+}
+
+/// Why a request's target is not used as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetError {
+    /// The client is to ask for the head's path instead, which is the normal form.
+    Redirect,
+    /// It is not accepted.
+    Refused(HeadError),
+}
+
+/// Normalises the path of a request in its buffer: what is matched is what is forwarded.
+///
+/// # Errors
+/// The path cannot be used as it is.
+pub fn normalize_target(
+    buffer: &mut [u8],
+    head: &mut RequestHead,
+    rules: &PathRules,
+) -> Result<(), TargetError> {
+    let Some(target) = buffer.get_mut(head.path.range()) else { return Ok(()) };
+    match normalize(target, rules) {
+        Ok(Normalized::Same) => Ok(()),
+        Ok(Normalized::Changed(length)) => {
+            head.path = head.path.prefix(length);
+            Ok(())
+        }
+        Ok(Normalized::Redirect(length)) => {
+            head.path = head.path.prefix(length);
+            Err(TargetError::Redirect)
+        }
+        Err(error) => Err(TargetError::Refused(error)),
+    }
 }
 
 fn needs_work(path: &[u8], rules: &PathRules) -> bool {

@@ -98,6 +98,21 @@ pub fn location(redirect: &Redirect, matched: &PathMatch, here: &Here<'_>, out: 
     }
 }
 
+/// Where a client is sent that should have come over TLS (`require_tls`).
+pub fn to_tls(here: &Here<'_>) -> Vec<u8> {
+    let redirect = Redirect {
+        status: 301,
+        scheme: Some("https".into()),
+        host: None,
+        port: None,
+        path: RedirectPath::Keep,
+        strips_query: false,
+    };
+    let mut out = Vec::new();
+    location(&redirect, &PathMatch::Connect, here, &mut out);
+    out
+}
+
 fn default_port(scheme: &[u8]) -> &'static [u8] {
     if scheme == b"https" { b"443" } else { b"80" }
 }

@@ -6,6 +6,7 @@
 
 mod choose;
 mod condition;
+mod explain;
 mod fields;
 mod host;
 #[cfg(test)]
@@ -16,5 +17,6 @@ mod table;
 
 pub use choose::{Chosen, NewUser, Way, set_cookie};
 pub(crate) use condition::header_holds;
+pub use explain::{Mismatch, Trail, Tried};
 pub use request::{Asked, Caller, HeadView, RequestView, SourceLabels};
 pub use table::{ArmTarget, Choice, CompiledRoute, NoRoute, RouteLabel, RouteTable};

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Instant;
 
 use proxy_core::access::Record;
-use proxy_core::config::{Action, DirectResponse, HttpOptions, PathMatch, Redirect, RedirectPath};
+use proxy_core::config::{Action, DirectResponse, HttpOptions};
 use proxy_core::http1::{HeadError, LocalReply, Method, ResponseEdits, Version, write_local_reply};
 use proxy_core::rewrite::{self, Here};
 use proxy_core::route::RequestView as _;
@@ -136,14 +136,6 @@ fn add_location(
     local: Answer,
     action: Option<&Action>,
 ) {
-    const TO_TLS: Redirect = Redirect {
-        status: 301,
-        scheme: None,
-        host: None,
-        port: None,
-        path: RedirectPath::Keep,
-        strips_query: false,
-    };
     let asked = super::asked(cx, exchange);
     let mut location = Vec::new();
     let here = Here { scheme: asked.scheme(), authority: asked.authority(), target: asked.path() };
@@ -151,10 +143,7 @@ fn add_location(
         (Answer::OfRoute, Some(Action::Redirect(redirect)), Some(route)) => {
             rewrite::location(redirect, &route.config().path, &here, &mut location);
         }
-        (Answer::TlsRequired, ..) => {
-            let to_tls = Redirect { scheme: Some("https".into()), ..TO_TLS };
-            rewrite::location(&to_tls, &PathMatch::Connect, &here, &mut location);
-        }
+        (Answer::TlsRequired, ..) => location = rewrite::to_tls(&here),
         // The path in its normal form.
         (Answer::Failure(Reason::UnescapedPath), ..) => location.extend_from_slice(here.target),
         _ => return,

@@ -212,7 +212,7 @@ impl fmt::Display for TextMatch {
             TextForm::Prefix(text) => write!(f, "starts with {text:?}"),
             TextForm::Suffix(text) => write!(f, "ends with {text:?}"),
             TextForm::Contains(text) => write!(f, "contains {text:?}"),
-            TextForm::Regex(pattern) => write!(f, "matches {pattern:?}"),
+            TextForm::Regex(pattern) => write!(f, "matches {:?}", pattern.as_str()),
         }?;
         if self.ignores_case { f.write_str(" in any case") } else { Ok(()) }
     }

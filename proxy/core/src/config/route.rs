@@ -101,6 +101,29 @@ pub enum Domain {
     Any,
 }
 
+impl Domain {
+    /// Whether it covers a host in lower case.
+    pub fn covers(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => **name == *host,
+            Self::Suffix(end) => host.len() > end.len() && host.ends_with(&**end),
+            Self::Prefix(start) => host.len() > start.len() && host.starts_with(&**start),
+            Self::Any => true,
+        }
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Suffix(end) => write!(f, "*{end}"),
+            Self::Prefix(start) => write!(f, "{start}*"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
 /// One rule: what it matches and what becomes of the request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
@@ -276,6 +299,20 @@ pub enum PathMatch {
     Template(Template),
     /// There is none: the request is a CONNECT (`connect_matcher`).
     Connect,
+}
+
+impl fmt::Display for PathMatch {
+    /// What is asked, in words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prefix(text) => write!(f, "the path starts with {text:?}"),
+            Self::SeparatedPrefix(text) => write!(f, "the path is {text:?} or below it"),
+            Self::Exact(text) => write!(f, "the path is {text:?}"),
+            Self::Regex(pattern) => write!(f, "the path matches {:?}", pattern.as_str()),
+            Self::Template(template) => write!(f, "the path has the form {:?}", template.as_str()),
+            Self::Connect => f.write_str("the request is a CONNECT"),
+        }
+    }
 }
 
 /// How requests of a route are divided over its arms.
