@@ -19,7 +19,7 @@ use xds_proto::envoy::config::core::v3::api_config_source::ApiType;
 use xds_proto::envoy::config::core::v3::grpc_service::TargetSpecifier;
 use xds_proto::envoy::config::core::v3::node::UserAgentVersionType;
 use xds_proto::envoy::config::core::v3::{ApiConfigSource, ApiVersion, ConfigSource, Node};
-use xds_proto::json::{self, ReadError};
+use xds_proto::json::{self, Place, ReadError};
 use xds_proto::prost_types::Any;
 use xds_proto::type_url;
 
@@ -58,8 +58,15 @@ pub enum BootstrapError {
         source: ReadError,
     },
     /// A static resource is not supported or makes no sense.
-    #[error("static_resources: {0}")]
-    Resource(#[from] Rejection),
+    #[error("static_resources: {rejection}")]
+    Resource {
+        /// What is wrong.
+        rejection: Box<Rejection>,
+        /// The list that it is in, and its number there.
+        list: &'static str,
+        /// Its number there.
+        index: usize,
+    },
     /// Two static resources share a name.
     #[error("{0}")]
     Conflict(#[from] StaticConflict),
@@ -75,27 +82,38 @@ pub enum BootstrapError {
     #[error("static_resources: {0}")]
     Compile(#[from] CompileError),
     /// A file that it names cannot be used.
-    #[error("{path}: {reason}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        reason: String,
-    },
-    /// The same, in the text of `--config-yaml`.
-    #[error("--config-yaml: {source}")]
-    InText {
-        /// What is wrong with it.
+    #[error("{0}")]
+    File(String),
+    /// The same, in the text of `--config-yaml` or in a file.
+    #[error("{origin}:{} {source}", place.map_or_else(String::new, |place| format!("{place}:")))]
+    In {
+        /// The file, or the flag.
+        origin: String,
+        /// Where in it, if that is known.
+        place: Option<Place>,
+        /// What is wrong there.
         source: Box<BootstrapError>,
     },
-    /// The same, in a named file.
-    #[error("{}: {source}", path.display())]
-    InFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: Box<BootstrapError>,
-    },
+}
+
+impl BootstrapError {
+    /// Says where in a text it is.
+    fn within(self, origin: String, text: &str) -> Self {
+        let place_of = |path: &str| json::place_of(text, path);
+        let (place, source) = match self {
+            Self::Document { source } => {
+                let place = source.place;
+                (place, Self::Document { source: ReadError { place: None, ..source } })
+            }
+            Self::Resource { rejection, list, index } => {
+                let path = format!("static_resources.{list}[{index}].{}", rejection.path);
+                (place_of(&path), Self::Resource { rejection, list, index })
+            }
+            Self::Setting { path, reason } => (place_of(path), Self::Setting { path, reason }),
+            other => (None, other),
+        };
+        Self::In { origin, place, source: Box::new(source) }
+    }
 }
 
 fn setting(path: &'static str, reason: impl Into<String>) -> BootstrapError {
@@ -131,29 +149,37 @@ impl Bootstrap {
     pub fn read(sources: &Sources<'_>) -> Result<Self, BootstrapError> {
         let mut message = bootstrap_proto::Bootstrap::default();
         let mut warnings = Vec::new();
+        let mut origin = String::new();
+        let mut text = String::new();
         if let Some(path) = sources.path {
-            let in_file = |source| BootstrapError::InFile { path: path.to_owned(), source: Box::new(source) };
-            let text = std::fs::read_to_string(path)
+            origin = path.display().to_string();
+            text = std::fs::read_to_string(path)
                 .map_err(|source| BootstrapError::Unreadable { path: path.to_owned(), source })?;
-            (message, warnings) = json::from_yaml(&text).map_err(|error| in_file(error.into()))?;
+            (message, warnings) = json::read(&text)
+                .map_err(|error| BootstrapError::from(error).within(origin.clone(), &text))?;
         }
-        if let Some(text) = sources.yaml {
-            let (over, more) = json::from_yaml::<bootstrap_proto::Bootstrap>(text)
-                .map_err(|error| BootstrapError::InText { source: Box::new(error.into()) })?;
+        if let Some(over_text) = sources.yaml {
+            let flag = || "--config-yaml".to_owned();
+            let (over, more) = json::read::<bootstrap_proto::Bootstrap>(over_text)
+                .map_err(|error| BootstrapError::from(error).within(flag(), over_text))?;
             // What protobuf calls merging: later single values win, lists are joined.
             let merged = message.merge(over.encode_to_vec().as_slice());
             merged.map_err(|error| setting("--config-yaml", error.to_string()))?;
             warnings.extend(more);
+            if sources.path.is_none() {
+                (origin, text) = (flag(), over_text.to_owned());
+            }
         }
         if sources.node_id.is_some() || sources.node_cluster.is_some() {
             let node = message.node.get_or_insert_default();
             sources.node_id.iter().for_each(|id| node.id = (*id).to_owned());
             sources.node_cluster.iter().for_each(|cluster| node.cluster = (*cluster).to_owned());
         }
-        Self::of(message, warnings).map_err(|source| match (sources.path, sources.yaml) {
-            (Some(path), None) => BootstrapError::InFile { path: path.to_owned(), source: Box::new(source) },
-            (None, Some(_)) => BootstrapError::InText { source: Box::new(source) },
-            _ => source,
+        let is_one = sources.path.is_none() || sources.yaml.is_none();
+        Self::of(message, warnings).map_err(|error| match is_one {
+            true => error.within(origin, &text),
+            // Nobody knows which of the two it is from.
+            false => error,
         })
     }
 
@@ -185,7 +211,7 @@ impl Bootstrap {
     /// # Errors
     /// As [`Bootstrap::from_file`], without the file.
     pub fn from_yaml(text: &str) -> Result<Self, BootstrapError> {
-        let (message, warnings) = json::from_yaml::<bootstrap_proto::Bootstrap>(text)?;
+        let (message, warnings) = json::read::<bootstrap_proto::Bootstrap>(text)?;
         Self::of(message, warnings)
     }
 
@@ -198,15 +224,15 @@ impl Bootstrap {
             listeners: origin("dynamic_resources.lds_config", lds_config)?,
             clusters: origin("dynamic_resources.cds_config", cds_config)?,
         };
-        let (control_plane, clusters) = match ads_config {
-            Some(ads) => control_plane(ads, clusters)?,
+        let (control_plane, leads_there) = match ads_config {
+            Some(ads) => control_plane(&ads, &clusters)?,
             None if [&subscriptions.listeners, &subscriptions.clusters].contains(&&Some(Origin::Ads)) => {
                 return Err(setting(
                     "dynamic_resources.ads_config",
                     "is required where lds_config or cds_config says ads",
                 ));
             }
-            None => (Vec::new(), clusters),
+            None => (Vec::new(), None),
         };
         let mut node = node.unwrap_or_default();
         if !control_plane.is_empty() && node.id.is_empty() {
@@ -221,13 +247,26 @@ impl Bootstrap {
             }
             None => None,
         };
-        let listeners = listeners.iter().map(type_url::pack).map(held_listener).collect::<Result<_, _>>()?;
-        let clusters = clusters.iter().map(type_url::pack).map(held_cluster).collect::<Result<_, _>>()?;
+        let in_list = |list| {
+            move |(index, rejection)| BootstrapError::Resource { rejection: Box::new(rejection), list, index }
+        };
+        let listeners = held_all(&listeners, None, held_listener).map_err(in_list("listeners"))?;
+        let clusters = held_all(&clusters, leads_there, held_cluster).map_err(in_list("clusters"))?;
         let mut resources = Resources::with_static(listeners, clusters)?;
         let metadata = node.metadata.as_ref().map(translate::flattened);
         resources.set_node(NodeFacts(metadata.unwrap_or_default()));
         Ok(Self { node, admin, control_plane, subscriptions, resources, warnings })
     }
+}
+
+/// All resources of a list but one, or the number of the first that is refused.
+fn held_all<M: prost::Message + prost::Name, T>(
+    messages: &[M],
+    without: Option<usize>,
+    held: impl Fn(Any) -> Result<T, Rejection>,
+) -> Result<Vec<T>, (usize, Rejection)> {
+    let wanted = messages.iter().enumerate().filter(|(index, _)| Some(*index) != without);
+    wanted.map(|(index, message)| held(type_url::pack(message)).map_err(|error| (index, error))).collect()
 }
 
 fn held_listener(raw: Any) -> Result<Held<Listener>, Rejection> {
@@ -244,19 +283,19 @@ fn origin(path: &'static str, source: Option<ConfigSource>) -> Result<Option<Ori
     source.map(|source| translate::origin(source).map_err(|reason| setting(path, reason))).transpose()
 }
 
-/// The addresses of the control plane, and the clusters that serve traffic: the one that leads to the control plane
-/// speaks HTTP/2 and is not one of them.
+/// The addresses of the control plane, and the number of the cluster that leads there: it speaks HTTP/2 and serves no
+/// traffic.
 fn control_plane(
-    ads: ApiConfigSource,
-    mut clusters: Vec<cluster_proto::Cluster>,
-) -> Result<(Vec<Address>, Vec<cluster_proto::Cluster>), BootstrapError> {
+    ads: &ApiConfigSource,
+    clusters: &[cluster_proto::Cluster],
+) -> Result<(Vec<Address>, Option<usize>), BootstrapError> {
     const PATH: &str = "dynamic_resources.ads_config";
     let ApiConfigSource { api_type, grpc_services, transport_api_version, set_node_on_first_message_only: _ } =
         ads;
-    if api_type != ApiType::Grpc as i32 {
+    if *api_type != ApiType::Grpc as i32 {
         return Err(setting(PATH, "api_type must be GRPC"));
     }
-    if transport_api_version != ApiVersion::V3 as i32 {
+    if *transport_api_version != ApiVersion::V3 as i32 {
         return Err(setting(PATH, "transport_api_version must be V3"));
     }
     let [service] = grpc_services.as_slice() else {
@@ -269,10 +308,13 @@ fn control_plane(
         let reason = format!("static_resources has no cluster {:?}", target.cluster_name);
         return Err(setting(PATH, reason));
     };
-    let mut cluster = clusters.remove(at);
+    let mut cluster = clusters[at].clone();
     cluster.http2_protocol_options = None;
     cluster.typed_extension_protocol_options.clear();
-    let addresses = match translate::cluster(&type_url::pack(&cluster))?.value.endpoints {
+    let refused =
+        |rejection| BootstrapError::Resource { rejection: Box::new(rejection), list: "clusters", index: at };
+    let accepted = translate::cluster(&type_url::pack(&cluster)).map_err(refused)?;
+    let addresses = match accepted.value.endpoints {
         EndpointSource::Static(assignment) => {
             assignment.endpoints().map(|endpoint| endpoint.address.clone()).collect::<Vec<_>>()
         }
@@ -282,7 +324,7 @@ fn control_plane(
         let reason = format!("cluster {:?} must have static endpoints", cluster.name);
         return Err(setting(PATH, reason));
     }
-    Ok((addresses, clusters))
+    Ok((addresses, Some(at)))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use proxy_core::config::{Address, ClusterName, DnsTargets, ListenerName, LoadAssignment};
 use proxy_core::snapshot::{CompileError, Snapshot};
-use proxy_core::xds::{AdsClient, Conclusion, Review, Subscriptions};
+use proxy_core::xds::{AdsClient, Conclusion, Rejection, Review, Subscriptions};
 use tokio::sync::Notify;
 use xds_proto::envoy::config::core::v3::Node;
 use xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
@@ -16,6 +16,7 @@ use xds_proto::type_url;
 
 use crate::StartError;
 use crate::bootstrap::Bootstrap;
+use crate::files::Source;
 use crate::listener::Sockets;
 use crate::publish::Publisher;
 use crate::telemetry::Registry;
@@ -134,22 +135,22 @@ impl Controller {
             return Vec::new();
         }
         let review = self.client.review(response);
-        self.take(review)
+        self.take(review, &Rejection::to_string)
     }
 
     /// Takes what a file holds.
-    pub(crate) fn receive_file(&mut self, path: &Arc<str>, response: DiscoveryResponse) {
+    pub(crate) fn receive_file(&mut self, path: &Arc<str>, response: DiscoveryResponse, source: &Source) {
         if self.phase != Phase::Draining {
             let review = self.client.review_file(path, response);
-            let requests = self.take(review);
+            let requests = self.take(review, &|rejection| source.describe(rejection));
             self.pending.extend(requests);
             self.wake.notify_one();
         }
     }
 
     /// A file cannot be read as what it should hold. What it held before stays.
-    pub(crate) fn refuse_file(&mut self, type_url: &str, path: &str, reason: &str) {
-        tracing::warn!("refused: {path}: {reason}");
+    pub(crate) fn refuse_file(&mut self, type_url: &str, reason: &str) {
+        tracing::warn!("refused: {reason}");
         let kind = type_url::short_name(type_url).to_owned();
         self.registry.xds(|counts| *counts.rejected.entry(kind).or_default() += 1);
     }
@@ -163,7 +164,7 @@ impl Controller {
     ) {
         if self.phase != Phase::Draining {
             let review = self.client.review_resolved(cluster, targets, endpoints);
-            let requests = self.take(review);
+            let requests = self.take(review, &Rejection::to_string);
             self.pending.extend(requests);
             self.wake.notify_one();
         }
@@ -174,7 +175,7 @@ impl Controller {
         std::mem::take(&mut self.pending)
     }
 
-    fn take(&mut self, mut review: Review) -> Vec<DiscoveryRequest> {
+    fn take(&mut self, mut review: Review, describe: &dyn Fn(&Rejection) -> String) -> Vec<DiscoveryRequest> {
         self.open_listeners(&mut review);
         let snapshot = match self.compile(review.config()) {
             Ok(snapshot) => Some(snapshot),
@@ -190,7 +191,7 @@ impl Controller {
         }
         self.refusals_in_a_row =
             if conclusion.rejections.is_empty() { 0 } else { self.refusals_in_a_row.saturating_add(1) };
-        self.report(&conclusion);
+        self.report(&conclusion, describe);
         self.changed.notify_waiters();
         conclusion.requests
     }
@@ -306,7 +307,7 @@ impl Controller {
             && self.client.resources().listeners().count() == self.listening.len()
     }
 
-    fn report(&mut self, conclusion: &Conclusion) {
+    fn report(&mut self, conclusion: &Conclusion, describe: &dyn Fn(&Rejection) -> String) {
         let kind = type_url::short_name(&conclusion.type_url);
         let accepted = conclusion.rejections.is_empty();
         self.registry.xds(|counts| {
@@ -330,7 +331,7 @@ impl Controller {
             tracing::debug!(kind, version = conclusion.version, generation, "configuration taken");
         }
         for rejection in &conclusion.rejections {
-            tracing::warn!(version = conclusion.version, "refused: {rejection}");
+            tracing::warn!(version = conclusion.version, "refused: {}", describe(rejection));
         }
     }
 

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use proxy_core::xds::Rejection;
 use tokio::sync::mpsc;
 use xds_proto::envoy::service::discovery::v3::DiscoveryResponse;
-use xds_proto::json;
+use xds_proto::{gate, json};
 
 use crate::controller::SharedController;
 
@@ -78,8 +79,8 @@ fn look(controller: &SharedController, followed: &mut Followed) -> bool {
         followed.insert((type_url, path.clone()), stamp);
         took = true;
         match read(&path, type_url) {
-            Ok(response) => controller.borrow_mut().receive_file(&path, response),
-            Err(reason) => controller.borrow_mut().refuse_file(type_url, &path, &reason),
+            Ok((response, source)) => controller.borrow_mut().receive_file(&path, response, &source),
+            Err(reason) => controller.borrow_mut().refuse_file(type_url, &reason),
         }
     }
     took
@@ -95,17 +96,39 @@ fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
+/// Where resources come from, for the places of what is refused.
+pub(crate) struct Source {
+    path: Arc<str>,
+    text: String,
+    /// The names of the resources, in their order.
+    names: Vec<Option<String>>,
+}
+
 /// Envoy's form: a DiscoveryResponse, as JSON or YAML. Resources of other types than the one that is wanted are refused with
-/// it.
-pub(crate) fn read(path: &str, type_url: &str) -> Result<DiscoveryResponse, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let (mut response, unknown) =
-        json::from_yaml::<DiscoveryResponse>(&text).map_err(|error| error.to_string())?;
-    if let Some(key) = unknown.first() {
-        return Err(format!("{key}: DiscoveryResponse has no such field"));
-    }
+/// it. An error begins with the file and the place.
+pub(crate) fn read(path: &Arc<str>, type_url: &str) -> Result<(DiscoveryResponse, Source), String> {
+    let text = std::fs::read_to_string(&**path).map_err(|error| format!("{path}: {error}"))?;
+    // Keys that are not known are errors here.
+    let (mut response, _) = json::read::<DiscoveryResponse>(&text).map_err(|error| match error.place {
+        Some(_) => format!("{path}:{error}"),
+        None => format!("{path}: {error}"),
+    })?;
     type_url.clone_into(&mut response.type_url);
-    Ok(response)
+    let names = response.resources.iter().map(|any| gate::resource_name(&any.value)).collect();
+    Ok((response, Source { path: path.clone(), text, names }))
+}
+
+impl Source {
+    /// A refusal of one of the resources, with the place.
+    pub(crate) fn describe(&self, rejection: &Rejection) -> String {
+        let index = self.names.iter().position(|name| *name == rejection.resource);
+        let place = index
+            .and_then(|index| json::place_of(&self.text, &format!("resources[{index}].{}", rejection.path)));
+        match place {
+            Some(place) => format!("{}:{place}: {rejection}", self.path),
+            None => format!("{}: {rejection}", self.path),
+        }
+    }
 }
 
 /// Watches the folders of the files, and those that links on the way lead to.

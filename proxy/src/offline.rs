@@ -35,11 +35,10 @@ impl Bootstrap {
         // Listeners that a file brings may name other files.
         while let Some(file) = client.wanted_files().into_iter().find(|file| !taken.contains(file)) {
             let (type_url, path) = &file;
-            let in_file = |reason: String| BootstrapError::File { path: path.to_string(), reason };
-            let response = files::read(path, type_url).map_err(in_file)?;
+            let (response, source) = files::read(path, type_url).map_err(BootstrapError::File)?;
             let conclusion = client.conclude(client.review_file(path, response));
             if let Some(rejection) = conclusion.rejections.first() {
-                return Err(in_file(rejection.to_string()));
+                return Err(BootstrapError::File(source.describe(rejection)));
             }
             taken.insert(file);
         }

@@ -23,18 +23,18 @@ fn assert_refused(program: &str, flag: &str, text: &str, code: i32, part: &str) 
 fn a_bootstrap_that_cannot_be_taken_ends_the_proxy_with_2() {
     let good = Setup::to(([127, 0, 0, 1], 1).into()).bootstrap(free_port(), free_port());
     for (text, part) in [
-        ("node: [", "line 1"),
+        ("node: [", "config.yaml:1:7: "),
         (
             "static_resources: { listeners: [ { nam: x } ] }",
-            "Listener has no field `nam`, did you mean `name`?",
+            "config.yaml:1:36: static_resources.listeners[0].nam: Listener has no field `nam`, did you mean `name`?",
         ),
         (
             "static_resources: { clusters: [ { name: c, type: ORIGINAL_DST } ] }",
-            "type: ORIGINAL_DST is not supported",
+            "config.yaml:1:44: static_resources: envoy.config.cluster.v3.Cluster \"c\": type: ORIGINAL_DST is not supported",
         ),
         (
             &good.replace("{ prefix: / }", "{ prefix: /, tls_context: {} }"),
-            "RouteMatch has no field `tls_context`",
+            "match.tls_context: field `tls_context` of RouteMatch is not supported",
         ),
         (&good.replace("domains: [\"*\"]", "domains: []"), "at least one domain is required"),
     ] {

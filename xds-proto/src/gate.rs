@@ -77,6 +77,11 @@ impl Gate {
         &STANDARD
     }
 
+    /// The table of messages that it holds resources against.
+    pub(crate) const fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     /// A gate over another schema.
     pub fn new(schema: Schema, limits: Limits) -> Self {
         Self { schema, limits }

@@ -22,6 +22,29 @@ pub(crate) struct MessageSchema {
     /// Fields that Envoy has and this subset does not, by number: their names make a refusal readable.
     pub(crate) unsupported: Vec<(u32, String)>,
     pub(crate) is_any: bool,
+    /// Whether its JSON form is not that of its fields.
+    pub(crate) form: Form,
+    /// Places of fields by the names that JSON knows them by.
+    by_name: HashMap<String, usize>,
+}
+
+/// How a message is written in JSON (protobuf's "ProtoJSON Format").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// An object with its fields.
+    Fields,
+    /// An object with the fields of what is packed, and `@type`.
+    Any,
+    /// `1.5s`
+    Duration,
+    /// The value alone.
+    Wrapper,
+    /// Any object.
+    Struct,
+    /// Anything.
+    Value,
+    /// Any list.
+    List,
 }
 
 #[derive(Debug)]
@@ -29,9 +52,13 @@ pub(crate) struct FieldSchema {
     pub(crate) number: u32,
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// The type in the proto file.
+    pub(crate) scalar: Type,
     pub(crate) repeated: bool,
     pub(crate) is_map: bool,
     pub(crate) ignorable: bool,
+    /// The number of its `oneof` in the message.
+    pub(crate) oneof: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +76,25 @@ pub(crate) enum Kind {
 pub(crate) struct EnumSchema {
     pub(crate) name: String,
     pub(crate) numbers: Vec<i32>,
+    /// Names in the order of the numbers.
+    pub(crate) names: Vec<String>,
+}
+
+impl EnumSchema {
+    pub(crate) fn number(&self, name: &str) -> Option<i32> {
+        self.names.iter().position(|known| known == name).map(|at| self.numbers[at])
+    }
 }
 
 impl MessageSchema {
     pub(crate) fn field(&self, number: u32) -> Option<(usize, &FieldSchema)> {
         let at = self.fields.binary_search_by_key(&number, |f| f.number).ok()?;
         Some((at, &self.fields[at]))
+    }
+
+    /// The place of a field by its name in JSON: the proto's own or `lowerCamelCase`.
+    pub(crate) fn place_of(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
     }
 
     pub(crate) fn unsupported_name(&self, number: u32) -> Option<&str> {
@@ -82,6 +122,12 @@ impl Schema {
         }
         for (at, descriptor) in pending {
             let fields = schema.resolve_fields(&descriptor);
+            let place = |name: &str| fields.iter().position(|field| field.name == name);
+            let names = descriptor.field.iter().flat_map(|field| {
+                let at = place(field.name());
+                [field.name().to_owned(), camel_case(field.name())].into_iter().zip([at; 2])
+            });
+            schema.messages[at].by_name = names.filter_map(|(name, at)| Some((name, at?))).collect();
             schema.messages[at].fields = fields;
         }
         for (message, field) in ignorable {
@@ -97,8 +143,9 @@ impl Schema {
     fn add_enum(&mut self, scope: &str, item: &EnumDescriptorProto) {
         let name = join(scope, item.name());
         let numbers = item.value.iter().map(|v| v.number()).collect();
+        let names = item.value.iter().map(|v| v.name().to_owned()).collect();
         self.enum_by_name.insert(name.clone(), self.enums.len());
-        self.enums.push(EnumSchema { name, numbers });
+        self.enums.push(EnumSchema { name, numbers, names });
     }
 
     fn add_message(
@@ -123,8 +170,10 @@ impl Schema {
             .collect();
         let at = self.messages.len();
         self.by_name.insert(name.clone(), at);
-        let is_any = name == "google.protobuf.Any";
-        self.messages.push(MessageSchema { name, fields: Vec::new(), unsupported, is_any });
+        let form = form(&name);
+        let is_any = form == Form::Any;
+        let (fields, by_name) = (Vec::new(), HashMap::new());
+        self.messages.push(MessageSchema { name, fields, unsupported, is_any, form, by_name });
         pending.push((at, item.clone()));
     }
 
@@ -143,6 +192,8 @@ impl Schema {
                     number: u32::try_from(field.number()).unwrap_or(0),
                     name: field.name().to_owned(),
                     kind,
+                    scalar: field.r#type(),
+                    oneof: field.oneof_index.and_then(|at| usize::try_from(at).ok()),
                     repeated: field.label() == Label::Repeated,
                     is_map,
                     ignorable: false,
@@ -177,6 +228,35 @@ impl Schema {
         let field = self.messages[at].fields.iter_mut().find(|f| f.name == field);
         field.expect("the table of ignorable fields names fields of the subset").ignorable = true;
     }
+}
+
+fn form(message: &str) -> Form {
+    match message.strip_prefix("google.protobuf.") {
+        Some("Any") => Form::Any,
+        Some("Duration") => Form::Duration,
+        Some("Struct") => Form::Struct,
+        Some("Value") => Form::Value,
+        Some("ListValue") => Form::List,
+        Some(name) if name.ends_with("Value") => Form::Wrapper,
+        _ => Form::Fields,
+    }
+}
+
+/// `max_requests` as `maxRequests`.
+fn camel_case(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut upper = false;
+    for character in name.chars() {
+        match character {
+            '_' => upper = true,
+            character if upper => {
+                out.push(character.to_ascii_uppercase());
+                upper = false;
+            }
+            character => out.push(character),
+        }
+    }
+    out
 }
 
 fn join(scope: &str, name: &str) -> String {

@@ -30,12 +30,12 @@ fn keys_outside_resources_warn_and_inside_they_are_refused() {
     let bootstrap =
         read("node: { id: n }\nlayered_runtime: { layers: [] }\nadmin: { access_log_path: /dev/null }\n")
             .expect("valid");
-    assert_eq!(bootstrap.warnings, ["admin.access_log_path", "layered_runtime"]);
+    assert_eq!(bootstrap.warnings, ["layered_runtime", "admin.access_log_path"]);
     let error =
         read("static_resources: { clusters: [ { name: c, lb_polcy: RANDOM } ] }").expect_err("refused");
     assert_eq!(
         error,
-        "static_resources.clusters[0].lb_polcy: Cluster has no field `lb_polcy`, did you mean `lb_policy`?"
+        "1:44: static_resources.clusters[0].lb_polcy: Cluster has no field `lb_polcy`, did you mean `lb_policy`?"
     );
 }
 
@@ -43,7 +43,7 @@ fn keys_outside_resources_warn_and_inside_they_are_refused() {
 fn what_cannot_be_used_is_said_in_one_sentence() {
     let dynamic = |rest: &str| format!("node: {{ id: n }}\ndynamic_resources: {{ {rest} }}\n{CONTROL}\n");
     let cases = [
-        ("node: [".to_owned(), "line 1"),
+        ("node: [".to_owned(), "1:7: "),
         (
             "admin: { address: { socket_address: { address: x, port_value: 1 } } }".to_owned(),
             "admin.address: \"x\" is not an IP address",
@@ -63,7 +63,7 @@ fn what_cannot_be_used_is_said_in_one_sentence() {
         ),
         (
             "static_resources: { clusters: [ { name: c, connect_timeout: soon } ] }".to_owned(),
-            "line 1, column",
+            "1:44: static_resources.clusters[0].connect_timeout: invalid value: string \"soon\"",
         ),
     ];
     for (text, part) in cases {

@@ -16,7 +16,7 @@ use crate::path::EscapedSlashes;
 /// Listeners and clusters as people write them.
 fn bootstrap(static_resources: &str) -> Bootstrap {
     let (bootstrap, warnings) =
-        json::from_yaml(&format!("static_resources: {static_resources}")).expect("valid YAML");
+        json::read(&format!("static_resources: {static_resources}")).expect("valid YAML");
     assert!(warnings.is_empty(), "{warnings:?}");
     bootstrap
 }
