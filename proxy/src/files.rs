@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use proxy_core::xds::Rejection;
@@ -78,8 +78,13 @@ fn look(controller: &SharedController, followed: &mut Followed) -> bool {
         }
         followed.insert((type_url, path.clone()), stamp);
         took = true;
+        let started = Instant::now();
         match read(&path, type_url) {
-            Ok((response, source)) => controller.borrow_mut().receive_file(&path, response, &source),
+            Ok((response, source)) => {
+                let read = started.elapsed();
+                controller.borrow_mut().receive_file(&path, response, &source);
+                tracing::debug!(%path, ?read, taken = ?started.elapsed(), "a file was taken");
+            }
             Err(reason) => controller.borrow_mut().refuse_file(type_url, &reason),
         }
     }

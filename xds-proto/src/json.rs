@@ -88,7 +88,8 @@ pub fn to_wire(full_name: &str, text: &str) -> Result<(Vec<u8>, Vec<String>), Re
         return Err(ReadError { place: None, message: format!("unknown type {full_name}") });
     };
     let is_strict = full_name != BOOTSTRAP;
-    let writer = Writer::new(schema);
+    // The bytes of the wire are about half of the text.
+    let writer = Writer::new(schema, text.len() / 2);
     let seed = || MessageSeed { writer: &writer, message, is_strict };
     let failed = |place: Option<Place>, message: String| {
         let path = writer.path();

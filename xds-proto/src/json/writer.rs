@@ -43,10 +43,10 @@ impl fmt::Display for Step {
 }
 
 impl Writer {
-    pub(super) const fn new(schema: &'static Schema) -> Self {
+    pub(super) fn new(schema: &'static Schema, capacity: usize) -> Self {
         Self {
             schema,
-            out: RefCell::new(Vec::new()),
+            out: RefCell::new(Vec::with_capacity(capacity)),
             path: RefCell::new(Vec::new()),
             unknown: RefCell::new(Vec::new()),
         }

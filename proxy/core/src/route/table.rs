@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+
 use super::RequestView;
 use super::condition;
 use super::fields::Fields;
@@ -132,7 +134,7 @@ impl RouteTable {
         node: &NodeFacts,
         mut slot_of: impl FnMut(&ClusterName) -> usize,
     ) -> Self {
-        let mut labels = HashSet::new();
+        let mut labels = HashSet::default();
         let count = config.virtual_hosts.iter().map(|host| host.routes.len()).sum();
         let mut routes = Vec::with_capacity(count);
         let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
@@ -306,7 +308,7 @@ impl<R: RequestView> Search for HostSearch<'_, R> {
 struct Compiler<'a> {
     config: &'a RouteConfigName,
     node: &'a NodeFacts,
-    labels: &'a mut HashSet<Arc<RouteLabel>>,
+    labels: &'a mut HashSet<Arc<RouteLabel>, FixedState>,
     fields: &'a mut Fields,
 }
 

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+
 use xds_proto::envoy::config::route::v3 as route_proto;
 use xds_proto::envoy::config::route::v3::virtual_host::TlsRequirementType;
 
@@ -53,7 +55,7 @@ pub(super) fn routes(
         max_direct_body: max_direct_response_body_size_bytes.unwrap_or(MAX_DIRECT_BODY) as usize,
         overrides: overrides::read(&typed_per_filter_config).at("typed_per_filter_config")?,
     };
-    let mut domains = HashSet::new();
+    let mut domains: HashSet<_, FixedState> = HashSet::default();
     let virtual_hosts = each("virtual_hosts", virtual_hosts, |host| {
         let host = virtual_host(host, &common)?;
         match host.domains.iter().find(|domain| !domains.insert((*domain).clone())) {
