@@ -3,6 +3,7 @@
 mod admin;
 mod demo;
 mod explain;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ enum Command {
     Demo(demo::Flags),
     /// Say where a request would go, and why: the virtual host, each route that is tried, the arm, the endpoints.
     Explain(explain::Flags),
+    /// Say whether a proxy can use a file, and what in it is hardly meant.
+    Validate(validate::Flags),
 }
 
 /// Bad input, told in one sentence. The exit code is 2.
@@ -45,11 +48,12 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match Cli::parse().command {
-        Command::Demo(flags) => demo::run(&flags),
-        Command::Explain(flags) => explain::run(&flags),
+        Command::Demo(flags) => demo::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Explain(flags) => explain::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Validate(flags) => validate::run(&flags),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("weir: {error:#}");
             if error.is::<BadInput>() { ExitCode::from(2) } else { ExitCode::FAILURE }

@@ -37,6 +37,8 @@ pub struct Bootstrap {
     pub(crate) resources: Resources,
     /// Paths of keys that were not understood and do not concern this proxy.
     pub warnings: Vec<String>,
+    /// The file or flag that all of it is from, and its text.
+    pub(crate) document: Option<(String, String)>,
 }
 
 /// A bootstrap that cannot be used. The text is one sentence with the place.
@@ -176,11 +178,12 @@ impl Bootstrap {
             sources.node_cluster.iter().for_each(|cluster| node.cluster = (*cluster).to_owned());
         }
         let is_one = sources.path.is_none() || sources.yaml.is_none();
-        Self::of(message, warnings).map_err(|error| match is_one {
-            true => error.within(origin, &text),
+        match Self::of(message, warnings) {
+            Ok(bootstrap) => Ok(Self { document: is_one.then_some((origin, text)), ..bootstrap }),
+            Err(error) if is_one => Err(error.within(origin, &text)),
             // Nobody knows which of the two it is from.
-            false => error,
-        })
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether listeners or clusters come from a control plane.
@@ -194,7 +197,7 @@ impl Bootstrap {
     /// # Errors
     /// They contradict one another.
     pub fn validate(&self) -> Result<(), BootstrapError> {
-        Snapshot::default().next(&self.resources.config(), |_| false)?;
+        Snapshot::default().next(&self.resources.config(), |_| false).map_err(|error| self.located(error))?;
         let mut owners: HashMap<&Address, &str> = HashMap::new();
         for listener in self.resources.listeners() {
             let Listener { name, address, .. } = &*listener.value;
@@ -204,6 +207,22 @@ impl Bootstrap {
             }
         }
         Ok(())
+    }
+
+    /// Says where in the document resources contradict one another.
+    fn located(&self, error: CompileError) -> BootstrapError {
+        let CompileError::MissingCluster { listener, path, .. } = &error;
+        let number = self.resources.listeners().position(|held| held.value.name == *listener);
+        let place =
+            self.document.as_ref().zip(number).and_then(|((_, text), number)| {
+                json::place_of(text, &format!("{}.{path}", own_routes(number)))
+            });
+        match &self.document {
+            Some((origin, _)) => {
+                BootstrapError::In { origin: origin.clone(), place, source: Box::new(error.into()) }
+            }
+            None => error.into(),
+        }
     }
 
     /// Reads YAML or JSON.
@@ -255,7 +274,7 @@ impl Bootstrap {
         let mut resources = Resources::with_static(listeners, clusters)?;
         let metadata = node.metadata.as_ref().map(translate::flattened);
         resources.set_node(NodeFacts(metadata.unwrap_or_default()));
-        Ok(Self { node, admin, control_plane, subscriptions, resources, warnings })
+        Ok(Self { node, admin, control_plane, subscriptions, resources, warnings, document: None })
     }
 }
 
@@ -268,6 +287,14 @@ fn held_all<M: prost::Message + prost::Name, T>(
     let wanted = messages.iter().enumerate().filter(|(index, _)| Some(*index) != without);
     wanted.map(|(index, message)| held(type_url::pack(message)).map_err(|error| (index, error))).collect()
 }
+
+/// The path of the route configuration within a static listener.
+pub(crate) fn own_routes(listener: usize) -> String {
+    format!("static_resources.listeners[{listener}].{OWN_ROUTES}")
+}
+
+/// The path of the route configuration within a listener.
+pub(crate) const OWN_ROUTES: &str = "filter_chains[0].filters[0].typed_config.route_config";
 
 fn held_listener(raw: Any) -> Result<Held<Listener>, Rejection> {
     let Accepted { value, .. } = translate::listener(&raw)?;

@@ -102,6 +102,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 /// Where resources come from, for the places of what is refused.
+#[derive(Debug)]
 pub(crate) struct Source {
     path: Arc<str>,
     text: String,
@@ -124,15 +125,17 @@ pub(crate) fn read(path: &Arc<str>, type_url: &str) -> Result<(DiscoveryResponse
 }
 
 impl Source {
+    /// Where something of a resource stands, as `file:line:column`; the file alone where there is no such resource.
+    pub(crate) fn place_of(&self, resource: &str, path: &str) -> Option<String> {
+        let index = self.names.iter().position(|name| name.as_deref() == Some(resource))?;
+        let place = json::place_of(&self.text, &format!("resources[{index}].{path}"));
+        Some(place.map_or_else(|| self.path.to_string(), |place| format!("{}:{place}", self.path)))
+    }
+
     /// A refusal of one of the resources, with the place.
     pub(crate) fn describe(&self, rejection: &Rejection) -> String {
-        let index = self.names.iter().position(|name| *name == rejection.resource);
-        let place = index
-            .and_then(|index| json::place_of(&self.text, &format!("resources[{index}].{}", rejection.path)));
-        match place {
-            Some(place) => format!("{}:{place}: {rejection}", self.path),
-            None => format!("{}: {rejection}", self.path),
-        }
+        let place = rejection.resource.as_deref().and_then(|name| self.place_of(name, &rejection.path));
+        format!("{}: {rejection}", place.as_deref().unwrap_or(&self.path))
     }
 }
 

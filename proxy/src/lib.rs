@@ -34,5 +34,5 @@ mod xds;
 pub use bootstrap::{Bootstrap, BootstrapError, Sources as BootstrapSources};
 pub use explain::Ask;
 pub use listener::OpenError;
-pub use offline::Offline;
+pub use offline::{Offline, Warning, check_resources, holds_resources};
 pub use process::{Drain, Options, PrivilegedPort, Proxy, SetLogLevel, StartError};

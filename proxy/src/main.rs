@@ -107,8 +107,7 @@ fn main() -> ExitCode {
         Err(reason) => return fail(BAD_INPUT, &reason),
     };
     if flags.mode == Mode::Validate {
-        println!("the configuration can be used");
-        return ExitCode::SUCCESS;
+        return validate(bootstrap);
     }
     let options = match options(&flags, set_log_level) {
         Ok(options) => options,
@@ -122,6 +121,19 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &error.to_string()),
     }
+}
+
+/// Says whether the configuration can be used, and what in it is hardly meant: 0 where all is well, 1 where it warns.
+fn validate(bootstrap: Bootstrap) -> ExitCode {
+    let warnings = match bootstrap.offline() {
+        Ok(offline) => offline.lint(),
+        Err(error) => return fail(BAD_INPUT, &error.to_string()),
+    };
+    for warning in &warnings {
+        println!("{warning}");
+    }
+    println!("the configuration can be used");
+    if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn fail(code: u8, reason: &str) -> ExitCode {

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod hop;
 pub mod http1;
 pub mod lb;
+pub mod lint;
 pub mod local_reply;
 pub mod overload;
 pub mod path;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{ClusterTable, ListenerTable, Snapshot};
 use crate::config::{
-    Address, ClusterName, Condition, Config, ListenerName, LoadAssignment, RouteConfigName,
+    Address, Arm, ClusterName, ClusterRef, Condition, Config, ListenerName, LoadAssignment, RouteConfigName,
     RouteConfiguration, ServedCluster, ServedListener,
 };
 use crate::endpoint::EndpointState;
@@ -79,10 +79,14 @@ impl<N: Ord + Clone, T> Slots<N, T> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
     /// A route configuration with `validate_clusters` leads to a cluster that is not there.
-    #[error("route configuration {config:?}: route to cluster {cluster:?}, which does not exist")]
+    #[error("route configuration {config:?}: {path}: route to cluster {cluster:?}, which does not exist")]
     MissingCluster {
+        /// The listener that it serves.
+        listener: ListenerName,
         /// The route configuration.
         config: String,
+        /// The route, by its path in the configuration.
+        path: String,
         /// The missing cluster.
         cluster: String,
     },
@@ -276,12 +280,22 @@ fn referenced_clusters(config: &Config) -> BTreeSet<&ClusterName> {
 }
 
 fn validate_clusters(config: &Config) -> Result<(), CompileError> {
+    let exists = |arm: &Arm| match &arm.cluster {
+        ClusterRef::Name(name) => config.clusters.contains_key(name) || config.warming.contains(name),
+        ClusterRef::Header(_) => true,
+    };
     for served in config.listeners.iter().filter(|l| l.routes.validate_clusters) {
-        let exists = |name: &ClusterName| config.clusters.contains_key(name) || config.warming.contains(name);
-        if let Some(missing) = served.routes.clusters().find(|name| !exists(name)) {
+        let hosts = served.routes.virtual_hosts.iter().enumerate();
+        let routes =
+            hosts.flat_map(|(h, host)| host.routes.iter().enumerate().map(move |(r, route)| (h, r, route)));
+        for (host, number, route) in routes {
+            let Some(arm) = route.arms().iter().find(|arm| !exists(arm)) else { continue };
+            let ClusterRef::Name(cluster) = &arm.cluster else { continue };
             return Err(CompileError::MissingCluster {
+                listener: served.listener.name.clone(),
                 config: served.routes.name.to_string(),
-                cluster: missing.to_string(),
+                path: format!("virtual_hosts[{host}].routes[{number}].route"),
+                cluster: cluster.to_string(),
             });
         }
     }

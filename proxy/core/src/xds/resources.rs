@@ -92,6 +92,7 @@ impl Resources {
                 return Err(StaticConflict { kind: "cluster", name });
             }
         }
+        resources.settle();
         Ok(resources)
     }
 

@@ -1,0 +1,67 @@
+//! `weir validate`: whether a file can be used, and what in it is hardly meant.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use proxy::{Bootstrap, Warning, check_resources, holds_resources};
+use serde_json::json;
+
+use crate::BadInput;
+
+/// Flags of `weir validate`. Exit codes: 0 all is well, 1 there are warnings, 2 it cannot be used.
+#[derive(Debug, Args)]
+pub(crate) struct Flags {
+    /// A proxy's bootstrap, or a file of resources (`resources:` with listeners, routes, clusters or endpoints).
+    file: PathBuf,
+    /// How the warnings are printed.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
+    let warnings = warnings(flags).map_err(BadInput)?;
+    match flags.output {
+        Format::Text => {
+            warnings.iter().for_each(|warning| println!("{warning}"));
+            println!("{} can be used", flags.file.display());
+        }
+        Format::Json => {
+            let warnings: Vec<_> = warnings.iter().map(json_of).collect();
+            println!("{:#}", json!({ "warnings": warnings }));
+        }
+    }
+    Ok(if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn warnings(flags: &Flags) -> Result<Vec<Warning>, String> {
+    let path = flags.file.display().to_string();
+    let text = std::fs::read_to_string(&flags.file).map_err(|error| format!("{path}: {error}"))?;
+    if holds_resources(&text) {
+        return check_resources(&path);
+    }
+    let bootstrap = Bootstrap::from_file(&flags.file).map_err(|error| error.to_string())?;
+    for key in &bootstrap.warnings {
+        eprintln!("weir: {path}: {key} is not known and has no effect");
+    }
+    Ok(bootstrap.offline().map_err(|error| error.to_string())?.lint())
+}
+
+fn json_of(warning: &Warning) -> serde_json::Value {
+    let Warning { place, spot, what, advice } = warning;
+    json!({
+        "place": place,
+        "route_configuration": spot.configuration.as_str(),
+        "listener": spot.listener.as_ref().map(|listener| listener.as_str()),
+        "path": spot.path,
+        "what": what,
+        "advice": advice,
+    })
+}
