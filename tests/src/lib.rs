@@ -3,10 +3,12 @@
 
 mod backend;
 mod client;
+mod envoy;
 mod process;
 mod proxy;
 
 pub use backend::{Backend, Conversation};
 pub use client::{Client, Response, http_get};
+pub use envoy::Envoy;
 pub use process::{Output, Process, eventually, free_port};
 pub use proxy::{Proxy, Setup};

@@ -4,10 +4,8 @@
 //! Envoy is `$ENVOY`, or the first `envoy` on the path. Without one the test says so and ends; `.ci/run` installs it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
-use tests::{Backend, Client, Process, eventually, free_port, http_get};
+use tests::{Backend, Client, Envoy, Process, Proxy, free_port};
 
 /// What a client got, as far as it is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,23 +209,6 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("CONNECT ", "405 says why; Envoy finds no route and says 404"),
 ];
 
-fn envoy() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("ENVOY") {
-        return Some(path.into());
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join("envoy")).find(|file| file.is_file())
-}
-
-struct Envoy(Child);
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn ask(port: u16, request: &str) -> Option<Answer> {
     let mut client = Client::connect(port);
     client.try_send(request);
@@ -254,44 +235,28 @@ fn ask(port: u16, request: &str) -> Option<Answer> {
 
 #[test]
 fn envoy_and_weir_give_equal_answers() {
-    let Some(envoy) = envoy() else {
-        eprintln!("there is no Envoy here: nothing was compared");
-        return;
-    };
     let (one, two) = (service("service1"), service("service2"));
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/front-proxy.yaml");
     let example = std::fs::read_to_string(example).expect("the example");
-    let folder = tempfile::tempdir().expect("a folder");
-    let configure = |name: &str| {
+    let configure = || {
         let (port, admin) = (free_port(), free_port());
         let text = example
             .replace("port_value: 10000 ", &format!("port_value: {port} "))
             .replace("port_value: 9901 ", &format!("port_value: {admin} "))
             .replace("port_value: 10001 ", &format!("port_value: {} ", one.address.port()))
             .replace("port_value: 10002 ", &format!("port_value: {} ", two.address.port()));
-        let file = folder.path().join(name);
-        std::fs::write(&file, text).expect("written");
-        (port, admin, file.display().to_string())
+        (text, port, admin)
     };
-    let (weir_port, weir_admin, weir_file) = configure("weir.yaml");
-    let (envoy_port, envoy_admin, envoy_file) = configure("envoy.yaml");
-    let _weir =
-        Process::start("weir-proxy", &["-c", &weir_file, "--concurrency", "1", "--drain-wait-s", "0"]);
-    let started = Command::new(envoy)
-        .args(["-c", &envoy_file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "off"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let _envoy = Envoy(started.expect("Envoy starts"));
-    for admin in [weir_admin, envoy_admin] {
-        eventually("both are ready", || http_get(admin, "/ready").filter(|r| r.status() == 200));
-    }
+    let (text, port, admin) = configure();
+    let Some(envoy) = Envoy::start(&text, port, admin) else { return };
+    let (text, port, admin) = configure();
+    let weir = Proxy::start(&text, port, admin, &[]);
     let requests = requests();
     assert!(requests.len() >= 250, "{} requests", requests.len());
     let mut unexpected = Vec::new();
     let mut used = vec![false; DIFFERENCES.len()];
     for request in &requests {
-        let (ours, theirs) = (ask(weir_port, request), ask(envoy_port, request));
+        let (ours, theirs) = (ask(weir.port, request), ask(envoy.port, request));
         if ours == theirs {
             continue;
         }

@@ -25,7 +25,7 @@ pub(super) fn observe(
             cluster.cells.timeouts.add(u64::from(failure == Reason::ResponseTimeout));
         }
     }
-    cx.listener.cells.observe(status);
+    cx.listener.cells.observe(status, duration);
     // Routes that do not forward have cells as well, of one arm without a name.
     if let Some(route) = &routed.route {
         route.cells[routed.arm].observe(status, duration);

@@ -202,8 +202,9 @@ pub(crate) async fn refuse(
     };
     tracing::debug!(text, peer = %cx.connection.peer.ip, "a request was refused");
     cx.worker.cells.failures[reason as usize].add(1);
-    cx.listener.cells.observe(status);
     let ended = Instant::now();
+    let duration = ended.saturating_duration_since(cx.started).as_micros() as u64;
+    cx.listener.cells.observe(status, duration);
     let peer = &cx.connection.peer;
     let record = Record {
         status,
@@ -211,7 +212,7 @@ pub(crate) async fn refuse(
         details: reason.label(),
         flag: reason.flag(),
         started: cx.worker.unix_micros(cx.started),
-        duration: ended.saturating_duration_since(cx.started).as_micros() as u64,
+        duration,
         connection_id: cx.connection.id,
         peer: &peer.ip,
         peer_port: peer.port(),

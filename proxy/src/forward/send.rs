@@ -107,7 +107,10 @@ async fn acquire(
         cells: &cluster.cells,
     };
     exchange.progress.attempts += 1;
-    pool.acquire(&demand).await
+    let leased = pool.acquire(&demand).await?;
+    // As in Envoy, a request counts as sent once it has a connection.
+    cluster.cells.sent.add(1);
+    Ok(leased)
 }
 
 /// An upstream connection failed before the client got anything.

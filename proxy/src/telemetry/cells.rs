@@ -66,11 +66,13 @@ pub(crate) struct ListenerCells {
     pub(crate) requests: Counter,
     /// Responses by class: 1xx to 5xx.
     pub(crate) classes: [Counter; 5],
+    pub(crate) duration: Histogram,
 }
 
 impl ListenerCells {
     #[inline]
-    pub(crate) fn observe(&self, status: u16) {
+    pub(crate) fn observe(&self, status: u16, micros: u64) {
+        self.duration.record(micros);
         if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
             class.add(1);
         }
@@ -80,6 +82,8 @@ impl ListenerCells {
 /// What one worker counts for one cluster. Requests are counted by arm.
 #[derive(Debug, Default)]
 pub(crate) struct ClusterCells {
+    /// Requests sent, those that were sent again included.
+    pub(crate) sent: Counter,
     pub(crate) connects: Counter,
     pub(crate) connect_failures: Counter,
     pub(crate) connect_timeouts: Counter,

@@ -119,7 +119,11 @@ impl Registry {
             let mut group = Group { stats, group: "cluster", instance: name.to_owned(), labels };
             let classes = by_cluster.get(name).copied().unwrap_or_default();
             group.classes("upstream_rq", classes);
+            group.counter("upstream_rq_total", sum(|c| &c.sent));
             group.counter("upstream_rq_completed", classes.iter().sum());
+            group.counter("upstream_rq_drop_overload", sum(|c| &c.dropped));
+            group.counter("lb_healthy_panic", sum(|c| &c.panics));
+            group.counter("lb_subsets_fallback", sum(|c| &c.subset_fallbacks));
             group.counter("upstream_rq_pending_overflow", sum(|c| &c.pending_overflows));
             group.counter("upstream_rq_timeout", sum(|c| &c.timeouts));
             group.counter("upstream_cx_total", sum(|c| &c.connects));
@@ -241,28 +245,64 @@ impl Registry {
         page
     }
 
-    /// `envoy_cluster_upstream_rq_time`, in milliseconds.
+    /// `envoy_cluster_upstream_rq_time` and `envoy_http_downstream_rq_time`, in milliseconds.
     fn durations(&self, page: &mut String) {
-        const NAME: &str = "envoy_cluster_upstream_rq_time";
         let mut by_cluster: BTreeMap<String, Totals> = BTreeMap::new();
         for (key, cells) in &self.arms() {
+            if key.cluster.as_str().is_empty() {
+                // The route does not forward.
+                continue;
+            }
             let totals = by_cluster.entry(key.cluster.to_string()).or_default();
             cells.iter().for_each(|cell| cell.duration.add_to(totals));
         }
-        if !by_cluster.is_empty() {
-            let _ = writeln!(page, "# TYPE {NAME} histogram");
+        histogram("envoy_cluster_upstream_rq_time", "envoy_cluster_name", &by_cluster, page);
+        let mut by_prefix: BTreeMap<String, Totals> = BTreeMap::new();
+        for (key, cells) in &self.listeners() {
+            let totals = by_prefix.entry(key.stat_prefix.to_string()).or_default();
+            cells.iter().for_each(|cell| cell.duration.add_to(totals));
         }
-        for (cluster, totals) in by_cluster {
-            let own = [("envoy_cluster_name", cluster)];
-            let mut below = 0;
-            for (bound, count) in totals.prometheus_buckets() {
-                below += count;
-                let bound = if bound == f64::MAX { "+Inf".to_owned() } else { (bound * 1e3).to_string() };
-                let _ = writeln!(page, "{NAME}_bucket{} {below}", labels(&own, Some(&bound)));
-            }
-            let _ = writeln!(page, "{NAME}_sum{} {}", labels(&own, None), totals.sum_seconds() * 1e3);
-            let _ = writeln!(page, "{NAME}_count{} {below}", labels(&own, None));
+        histogram("envoy_http_downstream_rq_time", "envoy_http_conn_manager_prefix", &by_prefix, page);
+    }
+}
+
+/// The bounds of Envoy's histograms, in microseconds.
+const BOUNDS: [u64; 19] = [
+    500,
+    1_000,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+    600_000_000,
+    1_800_000_000,
+    3_600_000_000,
+];
+
+fn histogram(name: &str, label: &'static str, series: &BTreeMap<String, Totals>, page: &mut String) {
+    if !series.is_empty() {
+        let _ = writeln!(page, "# TYPE {name} histogram");
+    }
+    for (instance, totals) in series {
+        let own = [(label, instance.clone())];
+        for micros in BOUNDS {
+            let bound = (micros as f64 / 1e3).to_string();
+            let _ = writeln!(page, "{name}_bucket{} {}", labels(&own, Some(&bound)), totals.below(micros));
         }
+        let count = totals.count();
+        let _ = writeln!(page, "{name}_bucket{} {count}", labels(&own, Some("+Inf")));
+        let _ = writeln!(page, "{name}_sum{} {}", labels(&own, None), totals.sum_seconds() * 1e3);
+        let _ = writeln!(page, "{name}_count{} {count}", labels(&own, None));
     }
 }
 

@@ -75,6 +75,29 @@ impl Totals {
         bounds.push((f64::MAX, self.buckets[from..].iter().sum()));
         bounds
     }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// How many are below so many microseconds. Within a bucket, which is at most a quarter wide, values count as evenly
+    /// spread, as in Envoy's own histograms.
+    pub(crate) fn below(&self, micros: u64) -> u64 {
+        let at = index(micros);
+        let (start, end) = (edge(at), edge(at + 1));
+        let part = self.buckets[at] as f64 * (micros - start) as f64 / (end - start) as f64;
+        self.buckets[..at].iter().sum::<u64>() + part.round() as u64
+    }
+}
+
+/// Where a bucket starts.
+fn edge(at: usize) -> u64 {
+    if at < STEPS {
+        return at as u64;
+    }
+    let (power, step) = (at / STEPS + 1, at % STEPS);
+    ((STEPS + step) as u64) << (power - 2)
 }
 
 #[cfg(test)]
@@ -90,9 +113,26 @@ mod tests {
             last = at;
         }
         assert_eq!(index(u64::MAX), POWERS * STEPS - 1);
+        for at in 0..POWERS * STEPS {
+            assert_eq!(index(edge(at)), at);
+            assert!(at == 0 || index(edge(at) - 1) == at - 1);
+        }
         for power in 2..26 {
             assert_eq!(index(1 << power), (power - 1) * STEPS, "a power of two starts a bucket");
         }
+    }
+
+    #[test]
+    fn what_is_below_a_bound_is_known_to_a_bucket() {
+        let histogram = Histogram::default();
+        (0..1_000).for_each(|micros| histogram.record(micros));
+        let mut totals = Totals::default();
+        histogram.add_to(&mut totals);
+        assert_eq!(totals.count(), 1_000);
+        for bound in [0, 1, 100, 500, 512, 900] {
+            assert!(totals.below(bound).abs_diff(bound) <= bound / 4, "{bound}: {}", totals.below(bound));
+        }
+        assert_eq!(totals.below(300_000_000_000), 1_000);
     }
 
     #[test]

@@ -12,8 +12,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use proxy_core::breaker::{Priority, Resource};
+use proxy_core::config::Health;
 use proxy_core::snapshot::Snapshot;
 
+use super::cells::{ClusterCells, Counter};
 use super::histogram::Totals;
 use super::registry::Registry;
 use crate::forward::Reason;
@@ -31,6 +33,9 @@ impl Registry {
     }
 }
 
+/// Values of the label `code_class`.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
 #[derive(Debug)]
 struct Families(Arc<Registry>, Arc<Snapshot>);
 
@@ -39,12 +44,16 @@ impl Collector for Families {
         self.requests(&mut encoder)?;
         self.durations(&mut encoder)?;
         self.failures(&mut encoder)?;
+        self.spilled(&mut encoder)?;
+        self.clusters(&mut encoder)?;
+        self.endpoints(&mut encoder)?;
+        self.listeners(&mut encoder)?;
         self.breakers(&mut encoder)?;
         self.xds(&mut encoder)?;
         let registry = &self.0;
         let refused = registry.listeners();
         let refused = refused.values().flatten().map(|cells| cells.connections_refused.value()).sum();
-        let totals: [(&str, &str, u64); 8] = [
+        let totals: [(&str, &str, u64); 9] = [
             (
                 "weir_downstream_connections",
                 "Connections accepted from clients",
@@ -79,6 +88,11 @@ impl Collector for Families {
                 "weir_worker_stalls",
                 "Times that a worker did not come back to its event loop for a second",
                 registry.worker_stalls.load(Ordering::Relaxed),
+            ),
+            (
+                "weir_metric_series_overflowed",
+                "Arms that are counted under the label overflow, as there are too many",
+                registry.overflowed.load(Ordering::Relaxed),
             ),
             ("weir_panics", "Connections ended by a bug of the proxy", registry.total(|w| w.panics.value())),
         ];
@@ -122,7 +136,7 @@ impl Families {
         let help = "Responses by route, arm, cluster and class of status";
         let mut family = encoder.encode_descriptor("weir_requests", help, None, MetricType::Counter)?;
         self.0.arms().iter().try_for_each(|(key, cells)| {
-            for (class, name) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
+            for (class, name) in CLASSES.into_iter().enumerate() {
                 let count: u64 = cells.iter().map(|c| c.classes[class].value()).sum();
                 if count > 0 {
                     let route = key.route.to_string();
@@ -158,6 +172,112 @@ impl Families {
                 None,
             )
         })
+    }
+
+    fn spilled(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests that another arm took, as this one had no usable endpoint";
+        let mut family =
+            encoder.encode_descriptor("weir_spilled_requests", help, None, MetricType::Counter)?;
+        self.0.arms().iter().try_for_each(|(key, cells)| {
+            let count: u64 = cells.iter().map(|cell| cell.spilled.value()).sum();
+            if count > 0 {
+                let route = key.route.to_string();
+                let labels =
+                    [("route", route.as_str()), ("arm", key.arm.as_str()), ("cluster", key.cluster.as_str())];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What is counted by cluster.
+    fn clusters(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Figure = (&'static str, &'static str, fn(&ClusterCells) -> &Counter);
+        const FIGURES: [Figure; 8] = [
+            ("weir_cluster_requests", "Requests sent to endpoints, repetitions included", |c| &c.sent),
+            ("weir_cluster_connections", "Connections opened to endpoints", |c| &c.connects),
+            ("weir_cluster_connection_failures", "Connections to endpoints that failed", |c| {
+                &c.connect_failures
+            }),
+            ("weir_cluster_connection_timeouts", "Connections to endpoints that took too long", |c| {
+                &c.connect_timeouts
+            }),
+            ("weir_cluster_response_timeouts", "Responses that took longer than their route allows", |c| {
+                &c.timeouts
+            }),
+            ("weir_cluster_dropped_requests", "Requests refused on purpose (drop_overloads)", |c| &c.dropped),
+            ("weir_cluster_subset_fallbacks", "Requests for which no subset fitted", |c| &c.subset_fallbacks),
+            ("weir_cluster_panic_picks", "Requests that went to any endpoint, as too few were well", |c| {
+                &c.panics
+            }),
+        ];
+        let clusters = self.0.clusters();
+        for (name, help, figure) in FIGURES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (cluster, cells) in &clusters {
+                let count: u64 = cells.iter().map(|cell| figure(cell).value()).sum();
+                ConstCounter::new(count).encode(family.encode_family(&[("cluster", cluster.as_str())])?)?;
+            }
+        }
+        let help = "Requests refused by a circuit breaker, by its limit";
+        let name = "weir_cluster_breaker_refusals";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (cluster, cells) in &clusters {
+            let sum = |figure: fn(&ClusterCells) -> &Counter| cells.iter().map(|c| figure(c).value()).sum();
+            let pending: u64 = sum(|c| &c.pending_overflows);
+            for (limit, count) in [("requests", sum(|c| &c.request_overflows)), ("pending_requests", pending)]
+            {
+                let labels = [("cluster", cluster.as_str()), ("limit", limit)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn endpoints(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Endpoints of a cluster by health";
+        let mut family =
+            encoder.encode_descriptor("weir_cluster_endpoints", help, None, MetricType::Gauge)?;
+        for (_, table) in self.1.clusters() {
+            let states = [
+                ("healthy", Health::Healthy),
+                ("degraded", Health::Degraded),
+                ("unhealthy", Health::Unhealthy),
+            ];
+            for (word, health) in states {
+                let count = table.endpoint_configs().filter(|endpoint| endpoint.health == health).count();
+                let labels = [("cluster", table.name.as_str()), ("health", word)];
+                ConstGauge::new(count as u64).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let listeners = self.0.listeners();
+        let help = "Responses by listener and class of status, those without a route included";
+        let mut family =
+            encoder.encode_descriptor("weir_listener_requests", help, None, MetricType::Counter)?;
+        for (key, cells) in &listeners {
+            for (class, name) in CLASSES.into_iter().enumerate() {
+                let count: u64 = cells.iter().map(|cell| cell.classes[class].value()).sum();
+                if count > 0 {
+                    let labels = [("listener", key.listener.as_str()), ("code_class", name)];
+                    ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+                }
+            }
+        }
+        let help = "Connections open from clients, by listener";
+        let name = "weir_listener_connections_active";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (key, cells) in &listeners {
+            let active: u64 = cells
+                .iter()
+                .map(|cell| cell.connections_opened.value().saturating_sub(cell.connections_closed.value()))
+                .sum();
+            ConstGauge::new(active).encode(family.encode_family(&[("listener", key.listener.as_str())])?)?;
+        }
+        Ok(())
     }
 
     /// What may still be taken, so that a limit is seen before it is reached.

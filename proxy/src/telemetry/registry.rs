@@ -60,6 +60,8 @@ pub(crate) struct Registry {
     pub(crate) xds_connected: AtomicBool,
     /// Times that a worker did not come back to its event loop for a second.
     pub(crate) worker_stalls: AtomicU64,
+    /// Arms that share the series labelled `overflow`.
+    pub(super) overflowed: AtomicU64,
     generation: AtomicU64,
 }
 
@@ -73,6 +75,7 @@ impl Registry {
             xds: Mutex::default(),
             xds_connected: AtomicBool::new(false),
             worker_stalls: AtomicU64::new(0),
+            overflowed: AtomicU64::new(0),
             generation: AtomicU64::new(0),
         }
     }
@@ -81,7 +84,13 @@ impl Registry {
     pub(crate) fn arm(&self, key: ArmKey, worker: usize) -> Arc<ArmCells> {
         let mut arms = self.arms.lock().unwrap_or_else(PoisonError::into_inner);
         let full = arms.len() >= MAX_ARMS && !arms.contains_key(&key);
-        let key = if full { ArmKey::overflow() } else { key };
+        let key = if full {
+            // Each worker meets the arm for itself.
+            self.overflowed.fetch_add(u64::from(worker == 0), Ordering::Relaxed);
+            ArmKey::overflow()
+        } else {
+            key
+        };
         let cells =
             arms.entry(key).or_insert_with(|| (0..self.workers.len()).map(|_| Arc::default()).collect());
         cells[worker].clone()

@@ -120,7 +120,7 @@ fn validate_clusters_refuses_a_route_that_leads_nowhere() {
     let error = Snapshot::default().next(&config, |_| false).expect_err("refused");
     assert_eq!(
         error.to_string(),
-        "route configuration \"r\": route to cluster \"gone\", which does not exist"
+        "route configuration \"r\": virtual_hosts[0].routes[0].route: route to cluster \"gone\", which does not exist"
     );
 }
 
