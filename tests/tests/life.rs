@@ -141,7 +141,7 @@ fn envoys_flags_mean_what_they_mean_there() {
     ]);
     assert_eq!(code, 2);
     assert!(
-        text.contains("--config-yaml: static_resources.clusters[0].nam: Cluster has no field `nam`"),
+        text.contains("--config-yaml:1:37: static_resources.clusters[0].nam: Cluster has no field `nam`"),
         "{text}"
     );
     let twice = "static_resources: { clusters: [ { name: c, load_assignment: { cluster_name: c } } ] }";

@@ -21,9 +21,11 @@ pub(super) fn observe(
     let duration = ended.saturating_duration_since(cx.started).as_micros() as u64;
     if let Some(failure) = failure {
         cx.worker.cells.failures[failure as usize].add(1);
-        if let Some(cluster) = &routed.cluster {
-            cluster.cells.timeouts.add(u64::from(failure == Reason::ResponseTimeout));
-        }
+    }
+    match (&routed.cluster, failure) {
+        (Some(cluster), None) => cluster.cells.duration.record(duration),
+        (Some(cluster), Some(Reason::ResponseTimeout)) => cluster.cells.timeouts.add(1),
+        _ => {}
     }
     cx.listener.cells.observe(status, duration);
     // Routes that do not forward have cells as well, of one arm without a name.

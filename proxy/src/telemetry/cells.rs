@@ -84,6 +84,8 @@ impl ListenerCells {
 pub(crate) struct ClusterCells {
     /// Requests sent, those that were sent again included.
     pub(crate) sent: Counter,
+    /// Of exchanges that an endpoint answered to the end.
+    pub(crate) duration: Histogram,
     pub(crate) connects: Counter,
     pub(crate) connect_failures: Counter,
     pub(crate) connect_timeouts: Counter,

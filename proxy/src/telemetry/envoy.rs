@@ -121,7 +121,6 @@ impl Registry {
             group.classes("upstream_rq", classes);
             group.counter("upstream_rq_total", sum(|c| &c.sent));
             group.counter("upstream_rq_completed", classes.iter().sum());
-            group.counter("upstream_rq_drop_overload", sum(|c| &c.dropped));
             group.counter("lb_healthy_panic", sum(|c| &c.panics));
             group.counter("lb_subsets_fallback", sum(|c| &c.subset_fallbacks));
             group.counter("upstream_rq_pending_overflow", sum(|c| &c.pending_overflows));
@@ -248,12 +247,8 @@ impl Registry {
     /// `envoy_cluster_upstream_rq_time` and `envoy_http_downstream_rq_time`, in milliseconds.
     fn durations(&self, page: &mut String) {
         let mut by_cluster: BTreeMap<String, Totals> = BTreeMap::new();
-        for (key, cells) in &self.arms() {
-            if key.cluster.as_str().is_empty() {
-                // The route does not forward.
-                continue;
-            }
-            let totals = by_cluster.entry(key.cluster.to_string()).or_default();
+        for (cluster, cells) in &self.clusters() {
+            let totals = by_cluster.entry(cluster.to_string()).or_default();
             cells.iter().for_each(|cell| cell.duration.add_to(totals));
         }
         histogram("envoy_cluster_upstream_rq_time", "envoy_cluster_name", &by_cluster, page);
