@@ -19,6 +19,8 @@ pub(crate) struct Connection {
     pub(crate) opened: Instant,
     /// Requests that began on it.
     pub(crate) requests: Cell<u32>,
+    /// Since when its listener is no longer where the connection was accepted: it ends with its next response.
+    pub(crate) left_behind: Cell<Option<Instant>>,
     /// It is between two requests: nothing is lost if it ends now.
     pub(crate) is_idle: Cell<bool>,
     pub(crate) deadlines: Deadlines,

@@ -193,6 +193,7 @@ async fn obey(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command
             Command::Listen(slot, acceptor) => {
                 if let Some(old) = acceptors.insert(slot, Accepting::start(worker, slot, acceptor)) {
                     old.stop();
+                    worker.leave_behind(slot);
                 }
             }
             Command::Unlisten(slot) => {
@@ -284,6 +285,13 @@ impl Worker {
         (self.ticked_unix.get() + after).saturating_sub(before)
     }
 
+    /// The listener in a slot has moved to another address: the connections that it has end with their next response.
+    fn leave_behind(&self, slot: usize) {
+        let connections = self.connections.borrow();
+        let of_slot = connections.values().filter(|open| open.connection.slot == slot);
+        of_slot.for_each(|open| open.connection.left_behind.set(Some(self.ticked.get())));
+    }
+
     /// In a drain, connections that were idle for the drain time end.
     fn end_idle_connections(&self) {
         let view = self.view();
@@ -294,9 +302,9 @@ impl Worker {
             idle.filter(|open| view.snapshot.listener(open.connection.slot).is_none())
                 .for_each(|open| open.task.abort());
         }
-        let Some(since) = self.draining.get() else { return };
-        let now = self.ticked.get();
+        let (draining, now) = (self.draining.get(), self.ticked.get());
         for OpenTask { connection, task } in self.connections.borrow().values() {
+            let Some(since) = draining.or_else(|| connection.left_behind.get()) else { continue };
             let time = self.timeouts(connection.slot).map_or(Duration::ZERO, |timeouts| timeouts.drain);
             if connection.is_idle.get() && now.saturating_duration_since(since) >= time {
                 task.abort();

@@ -63,7 +63,15 @@ impl Conversation {
 impl Backend {
     /// Starts one with a script.
     pub fn start(script: impl Fn(usize, &mut Conversation) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), script)
+    }
+
+    /// The same at an address of this machine.
+    pub fn start_at(
+        address: SocketAddr,
+        script: impl Fn(usize, &mut Conversation) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).expect("a port");
         let address = listener.local_addr().expect("an address");
         let received = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(AtomicUsize::new(0));
@@ -83,7 +91,12 @@ impl Backend {
 
     /// One that answers every GET with `name`.
     pub fn named(name: &'static str) -> Self {
-        Self::start(move |_, peer| {
+        Self::named_at(name, (Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// The same at an address of this machine.
+    pub fn named_at(name: &'static str, address: SocketAddr) -> Self {
+        Self::start_at(address, move |_, peer| {
             while peer.head().is_some() {
                 peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()));
             }

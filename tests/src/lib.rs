@@ -4,11 +4,13 @@
 mod backend;
 mod client;
 mod envoy;
+mod name_server;
 mod process;
 mod proxy;
 
 pub use backend::{Backend, Conversation};
 pub use client::{Client, Response, http_get};
 pub use envoy::Envoy;
+pub use name_server::NameServer;
 pub use process::{Output, Process, eventually, free_port};
 pub use proxy::{Proxy, Setup};

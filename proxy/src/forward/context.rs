@@ -47,6 +47,7 @@ impl RequestContext<'_> {
         worn_out
             || presses
             || self.listener.is_departing()
+            || self.connection.left_behind.get().is_some()
             || self.worker.is_draining()
             || http.timeouts.connection.is_some_and(old)
     }

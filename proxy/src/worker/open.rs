@@ -55,6 +55,7 @@ impl Worker {
             peer,
             opened: Instant::now(),
             requests: Cell::new(0),
+            left_behind: Cell::new(None),
             is_idle: Cell::new(true),
             deadlines: Deadlines::new(self.epoch),
         });
