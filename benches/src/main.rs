@@ -6,6 +6,7 @@ mod memory;
 mod open;
 mod origin;
 mod process;
+mod replace;
 mod soak;
 mod workload;
 mod wrk;
@@ -25,6 +26,8 @@ enum Command {
     Compare(compare::Flags),
     /// W8: memory, idle and with many connections.
     Memory(memory::Flags),
+    /// W9: all routes replaced under load, from a file: what is lost, and how soon is it served?
+    Replace(replace::Flags),
     /// Weights that change 20 times a second under load, and a control plane that dies: what is lost?
     Soak(soak::Flags),
     /// An origin that answers 1 KiB, where nginx is not installed.
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Compare(flags) => compare::run(&flags),
         Command::Memory(flags) => memory::run(&flags),
+        Command::Replace(flags) => replace::run(&flags),
         Command::Open(flags) => open::run(&flags),
         Command::Soak(flags) => soak::run(&flags),
         Command::Origin(flags) => origin::run(&flags),

@@ -45,12 +45,19 @@ impl Loader {
                 &seconds.to_string(),
                 &format!("127.0.0.1:{port}"),
             ]),
-            Some(wrk) => command.arg(wrk).args([
-                "-t1",
-                &format!("-c{connections}"),
-                &format!("-d{seconds}s"),
-                &format!("http://127.0.0.1:{port}{path}"),
-            ]),
+            Some(wrk) => {
+                if let Some(host) = workload.host() {
+                    command.arg(wrk).arg("-H").arg(format!("Host: {host}"));
+                } else {
+                    command.arg(wrk);
+                }
+                command.args([
+                    "-t1",
+                    &format!("-c{connections}"),
+                    &format!("-d{seconds}s"),
+                    &format!("http://127.0.0.1:{port}{path}"),
+                ])
+            }
             None => command.arg(std::env::current_exe()?).args([
                 "load",
                 "--connections",

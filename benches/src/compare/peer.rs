@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{LISTEN, ORIGINS, UNIX_ORIGIN};
 use crate::process::{Launch, find, version};
-use crate::workload::Workload;
+use crate::workload::{Table, Workload};
 
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
@@ -54,7 +54,8 @@ fn nginx_with(nginx: PathBuf, folder: &Path, file: &str, config: &str) -> Launch
 
 /// Every peer that is installed; Weir first.
 pub(crate) fn all(weir: &Path, folder: &Path, workload: Workload) -> Result<Vec<Peer>> {
-    let workers = |name, count| Variant { name, workers: count, ..Variant::default() };
+    let table = workload.table();
+    let workers = |name, count| Variant { name, workers: count, logs: false, table };
     let origins = ORIGINS.map(socket);
     let plain = weir_peer(weir, folder, &workers("weir", 1), &origins)?;
     if workload == Workload::Workers {
@@ -68,7 +69,7 @@ pub(crate) fn all(weir: &Path, folder: &Path, workload: Workload) -> Result<Vec<
     let one = workers("", 1);
     let mut peers = vec![plain];
     if workload.logs() {
-        let logging = Variant { name: "weir, logging", workers: 1, logs: true };
+        let logging = Variant { name: "weir, logging", workers: 1, logs: true, table };
         peers.push(weir_peer(weir, folder, &logging, &origins)?);
         return Ok(peers);
     }
@@ -78,7 +79,7 @@ pub(crate) fn all(weir: &Path, folder: &Path, workload: Workload) -> Result<Vec<
     }
     peers.extend(nginx(folder, &one));
     peers.extend(haproxy(folder, &one)?);
-    peers.extend(envoy(folder)?);
+    peers.extend(envoy(folder, table)?);
     if workload == Workload::W7 {
         peers.push(Peer { name: "direct", version: String::new(), command: None });
     }
@@ -86,11 +87,12 @@ pub(crate) fn all(weir: &Path, folder: &Path, workload: Workload) -> Result<Vec<
 }
 
 /// One configuration of a peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Variant {
     name: &'static str,
     workers: usize,
     logs: bool,
+    table: Table,
 }
 
 fn socket(port: u16) -> String {
@@ -99,7 +101,7 @@ fn socket(port: u16) -> String {
 
 fn weir_peer(weir: &Path, folder: &Path, variant: &Variant, origins: &[String; 2]) -> Result<Peer> {
     let path = folder.join(format!("{}.yaml", variant.name.replace([' ', ','], "-")));
-    let mut config = bootstrap(origins, BREAKERS);
+    let mut config = bootstrap(origins, BREAKERS, variant.table);
     if variant.logs {
         let log = LOG.replace("FILE", &folder.join("access.log").display().to_string());
         config = config.replace("stat_prefix: bench", &format!("stat_prefix: bench\n          {log}"));
@@ -133,10 +135,10 @@ const LOG: &str = "access_log: [ { name: file, typed_config: { '@type': \
                    '%REQ(:PATH)%', status: '%RESPONSE_CODE%', arm: '%WEIR_ARM%', cluster: '%UPSTREAM_CLUSTER%', endpoint: \
                    '%UPSTREAM_HOST%', flags: '%RESPONSE_FLAGS%', duration: '%DURATION%' } } } } ]";
 
-fn envoy(folder: &Path) -> Result<Option<Peer>> {
+fn envoy(folder: &Path, table: Table) -> Result<Option<Peer>> {
     let Some(envoy) = find("envoy") else { return Ok(None) };
     let path = folder.join("envoy.yaml");
-    let config = bootstrap(&ORIGINS.map(socket), BREAKERS)
+    let config = bootstrap(&ORIGINS.map(socket), BREAKERS, table)
         .replace("stat_prefix: bench", "stat_prefix: bench\n          generate_request_id: false")
         .replace("v3.Router }", "v3.Router, dynamic_stats: false }");
     std::fs::write(&path, config)?;
@@ -154,7 +156,7 @@ fn envoy(folder: &Path) -> Result<Option<Peer>> {
 }
 
 /// The same file for Weir and Envoy.
-fn bootstrap(origins: &[String; 2], cluster_extra: &str) -> String {
+fn bootstrap(origins: &[String; 2], cluster_extra: &str, table: Table) -> String {
     let cluster = |name: &str, origin: &String| {
         format!(
             "  - name: {name}
@@ -181,17 +183,95 @@ fn bootstrap(origins: &[String; 2], cluster_extra: &str) -> String {
           route_config:
             name: bench
             virtual_hosts:
-            - name: all
-              domains: [\"*\"]
-              routes:
-              - match: {{ prefix: / }}
-                route: {{ weighted_clusters: {{ clusters: [ {{ name: v1, weight: 95 }}, {{ name: v2, weight: 5 }} ] }} }}
-  clusters:
+{hosts}  clusters:
 {v1}{v2}",
+        hosts = virtual_hosts(table),
         listen = socket(LISTEN),
         v1 = cluster("v1", &origins[0]),
         v2 = cluster("v2", &origins[1]),
     )
+}
+
+/// The routes of Weir and Envoy.
+fn virtual_hosts(table: Table) -> String {
+    const ACTION: &str =
+        "route: { weighted_clusters: { clusters: [ { name: v1, weight: 95 }, { name: v2, weight: 5 } ] } }";
+    let host = |name: &str, domain: &str, routes: &str| {
+        format!("            - {{ name: {name}, domains: [\"{domain}\"], routes: [ {routes} ] }}\n")
+    };
+    let route = |path: &str, more: &str| format!("{{ match: {{ prefix: {path}{more} }}, {ACTION} }}");
+    let headers = |count: usize| {
+        let condition =
+            |i| format!(", headers: [ {{ name: x-header-{i}, string_match: {{ exact: \"yes\" }} }} ]");
+        (0..count).map(|i| route("/", &condition(i)) + ", ").collect::<String>()
+    };
+    match table {
+        Table::Plain => host("all", "*", &route("/", "")),
+        Table::Headers(count) => host("all", "*", &(headers(count) + &route("/", ""))),
+        Table::Prefixes(count) => {
+            let routes: Vec<_> = (0..count).map(|i| route(&format!("/service-{i}/"), "")).collect();
+            host("all", "*", &routes.join(", "))
+        }
+        Table::Hosts(count) => (0..count)
+            .map(|i| host(&format!("host-{i}"), &format!("host-{i}.example.com"), &route("/", "")))
+            .collect(),
+    }
+}
+
+/// The servers of nginx.
+fn nginx_servers(table: Table) -> String {
+    const PASS: &str = "proxy_pass http://$arm; proxy_http_version 1.1; proxy_set_header Connection \"\";";
+    let server = |name: &str, inside: &str| {
+        format!("  server {{ listen 127.0.0.1:{LISTEN} backlog=4096;{name} {inside} }}\n")
+    };
+    let all = format!("location / {{ {PASS} }}");
+    match table {
+        Table::Plain => server("", &all),
+        Table::Headers(count) => {
+            let condition = |i| format!("if ($http_x_header_{i} = yes) {{ return 204; }} ");
+            server("", &format!("{}{all}", (0..count).map(condition).collect::<String>()))
+        }
+        Table::Prefixes(count) => {
+            let location = |i| format!("location /service-{i}/ {{ {PASS} }}\n");
+            server("", &(0..count).map(location).collect::<String>())
+        }
+        Table::Hosts(count) => {
+            let servers = (0..count).map(|i| format!("server_name host-{i}.example.com;"));
+            let mut backlog = String::new();
+            for (i, name) in servers.enumerate() {
+                // Options of a socket are given once.
+                let listen = if i == 0 { " backlog=4096" } else { "" };
+                backlog
+                    .push_str(&format!("  server {{ listen 127.0.0.1:{LISTEN}{listen}; {name} {all} }}\n"));
+            }
+            format!("  server_names_hash_max_size 65536; server_names_hash_bucket_size 128;\n{backlog}")
+        }
+    }
+}
+
+/// The rules of HAProxy before the split; patterns of many lie in a file.
+fn haproxy_rules(folder: &Path, table: Table) -> Result<String> {
+    const SPLIT: &str = "rand(100) lt 5";
+    let listed = |lines: Vec<String>, condition: &str| -> Result<String> {
+        let file = folder.join("patterns.lst");
+        std::fs::write(&file, lines.join("\n") + "\n")?;
+        let condition = format!("{condition} -f {}", file.display());
+        Ok(format!(
+            "  use_backend v2 if {{ {condition} }} {{ {SPLIT} }}\n  use_backend v1 if {{ {condition} }}\n"
+        ))
+    };
+    match table {
+        Table::Plain => Ok(format!("  use_backend v2 if {{ path_beg / }} {{ {SPLIT} }}\n")),
+        Table::Headers(count) => {
+            let rule = |i| format!("  use_backend v2 if {{ req.hdr(x-header-{i}) yes }}\n");
+            let rules: String = (0..count).map(rule).collect();
+            Ok(format!("{rules}  use_backend v2 if {{ path_beg / }} {{ {SPLIT} }}\n"))
+        }
+        Table::Prefixes(count) => listed((0..count).map(|i| format!("/service-{i}/")).collect(), "path_beg"),
+        Table::Hosts(count) => {
+            listed((0..count).map(|i| format!("host-{i}.example.com")).collect(), "req.hdr(host) -i")
+        }
+    }
 }
 
 fn nginx(folder: &Path, variant: &Variant) -> Option<Peer> {
@@ -205,14 +285,11 @@ http {{
   split_clients \"$connection-$connection_requests\" $arm {{ 5% v2; * v1; }}
   upstream v1 {{ server 127.0.0.1:{first}; keepalive 1024; keepalive_requests 1000000000; }}
   upstream v2 {{ server 127.0.0.1:{second}; keepalive 1024; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{LISTEN} backlog=4096;
-    location / {{ proxy_pass http://$arm; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}
-  }}
-}}
+{servers}}}
 ",
         folder.display(),
         workers = variant.workers,
+        servers = nginx_servers(variant.table),
     );
     let version = version(&nginx, "-v");
     let name = if variant.workers == 1 { "nginx" } else { "nginx, 2 workers" };
@@ -235,14 +312,14 @@ defaults
   timeout server 60s
 frontend bench
   bind 127.0.0.1:{LISTEN}
-  use_backend v2 if {{ path_beg / }} {{ rand(100) lt 5 }}
-  default_backend v1
+{}  default_backend v1
 backend v1
   server s 127.0.0.1:{first}
 backend v2
   server s 127.0.0.1:{second}
 ",
-        variant.workers
+        variant.workers,
+        haproxy_rules(folder, variant.table)?
     );
     let path = folder.join(format!("haproxy-{}.cfg", variant.workers));
     std::fs::write(&path, config)?;
