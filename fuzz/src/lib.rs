@@ -1,12 +1,21 @@
 //! What must hold of any bytes, as functions that panic where it does not. `cargo test` runs them over a corpus and random
 //! changes of it; `fuzz/targets` runs them under libFuzzer.
 
+use std::sync::Arc;
+
+use proxy_core::config::NodeFacts;
 use proxy_core::http1::{
     BodyReader, ChunkLimits, HeaderId, Limits, Method, Output, RequestEdits, RequestFraming, RequestHead,
     RequestRules, ResponseEdits, ResponseFraming, ResponseHead, ServerHeader, Version, parse_request,
     parse_response, write_request, write_response,
 };
+use proxy_core::lint::lint_routes;
 use proxy_core::path::{EscapedSlashes, Normalized, PathRules, normalize};
+use proxy_core::route::{CompiledRoute, HeadView, RouteTable};
+use proxy_core::xds::translate;
+use xds_proto::gate::Gate;
+use xds_proto::prost_types::Any;
+use xds_proto::{json, type_url};
 
 /// A request head: what was accepted from a whole buffer is accepted from the same bytes alone, holds only spans of the
 /// buffer, and frames its body in one way.
@@ -148,4 +157,76 @@ fn normalized(bytes: &[u8], rules: &PathRules) -> Option<Vec<u8>> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The types of resources that a control plane sends.
+const RESOURCES: [&str; 4] =
+    [type_url::LISTENER, type_url::ROUTE_CONFIGURATION, type_url::CLUSTER, type_url::CLUSTER_LOAD_ASSIGNMENT];
+
+/// The gate and translation: whatever the bytes, each resource is taken or refused with a sentence; what is taken once is taken
+/// again.
+pub fn gate(bytes: &[u8]) {
+    for type_url in RESOURCES {
+        let resource = Any { type_url: type_url.to_owned(), value: bytes.to_vec() };
+        let outcome = |resource: &Any| match type_url {
+            type_url::LISTENER => translate::listener(resource).map(drop),
+            type_url::CLUSTER => translate::cluster(resource).map(drop),
+            type_url::CLUSTER_LOAD_ASSIGNMENT => translate::load_assignment(resource).map(drop),
+            _ => translate::route_configuration(resource).map(drop),
+        };
+        let first = outcome(&resource);
+        assert_eq!(first, outcome(&resource));
+        if let Err(rejection) = &first {
+            assert!(!rejection.reason.is_empty());
+        }
+        if Gate::standard().admit(&resource).is_err() {
+            assert!(first.is_err(), "what the gate refuses is not translated");
+        }
+    }
+}
+
+/// A route table: what compiles finds a route or none, and says the same when it explains it.
+pub fn route_table(bytes: &[u8]) {
+    let resource = Any { type_url: type_url::ROUTE_CONFIGURATION.to_owned(), value: bytes.to_vec() };
+    let Ok(accepted) = translate::route_configuration(&resource) else { return };
+    let config = Arc::new(accepted.value);
+    drop(lint_routes(&config));
+    let table = RouteTable::compile(&config, &"r".into(), &NodeFacts::default(), |_| 0);
+    for host in ["shop.example", "a", "shop.example:80", "*"] {
+        for target in ["/", "/shop", "/shop/cart?q=1", "/item/17"] {
+            for headers in ["", "x-user: 7\r\nx-beta: 1\r\ncookie: a=b; c=d\r\n"] {
+                let request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n{headers}\r\n");
+                let mut head = RequestHead::default();
+                if parse_request(request.as_bytes(), &RequestRules::default(), &mut head) != Ok(true) {
+                    continue;
+                }
+                let view = HeadView { head: &head, buffer: request.as_bytes(), added: b"", default_host: "" };
+                let found = table.find(&view).ok();
+                let trail = table.explain(&view);
+                let number = |found: &Option<(usize, &CompiledRoute)>| found.map(|(number, _)| number);
+                assert_eq!(number(&found), number(&trail.found.ok()));
+                let ends = trail.tried.iter().filter(|tried| tried.mismatch.is_none()).count();
+                assert_eq!(ends, usize::from(found.is_some()), "one route takes it, or none does");
+                if let Some((_, route)) = found
+                    && let Some(forward) = table.forward(route)
+                {
+                    let chosen = route.choose(&forward.split, &view);
+                    assert!(chosen.arm.is_none_or(|arm| arm < forward.split.arms.len()));
+                }
+            }
+        }
+    }
+}
+
+/// The reader of JSON and YAML: what it takes is a message, and that message's JSON is read as the same.
+pub fn document(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    for type_url in RESOURCES {
+        let name = type_url::message_name(type_url);
+        let Ok((wire, _)) = json::to_wire(name, text) else { continue };
+        let Ok(shown) = json::to_json(name, &wire) else { continue };
+        let again = json::to_wire(name, &shown.to_string());
+        let again = again.unwrap_or_else(|error| panic!("{error}: {shown}"));
+        assert_eq!(json::to_json(name, &again.0).ok(), Some(shown));
+    }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message as _;
-use proxy_core::config::{Address, Cluster, EndpointSource, Listener, NodeFacts};
+use proxy_core::config::{Address, Cluster, EndpointSource, Listener, ListenerName, NodeFacts};
 use proxy_core::snapshot::{CompileError, Snapshot};
 use proxy_core::xds::translate::{self, Accepted};
 use proxy_core::xds::{Held, Origin, Rejection, Resources, StaticConflict, Subscriptions};
@@ -70,8 +70,13 @@ pub enum BootstrapError {
         index: usize,
     },
     /// Two static resources share a name.
-    #[error("{0}")]
-    Conflict(#[from] StaticConflict),
+    #[error("{conflict}")]
+    Conflict {
+        /// Which.
+        conflict: StaticConflict,
+        /// Where the second one is.
+        path: String,
+    },
     /// A setting makes no sense.
     #[error("{path}: {reason}")]
     Setting {
@@ -112,6 +117,7 @@ impl BootstrapError {
                 (place_of(&path), Self::Resource { rejection, list, index })
             }
             Self::Setting { path, reason } => (place_of(path), Self::Setting { path, reason }),
+            Self::Conflict { conflict, path } => (place_of(&path), Self::Conflict { conflict, path }),
             other => (None, other),
         };
         Self::In { origin, place, source: Box::new(source) }
@@ -197,32 +203,29 @@ impl Bootstrap {
     /// # Errors
     /// They contradict one another.
     pub fn validate(&self) -> Result<(), BootstrapError> {
-        Snapshot::default().next(&self.resources.config(), |_| false).map_err(|error| self.located(error))?;
+        Snapshot::default().next(&self.resources.config(), |_| false).map_err(|error| {
+            let CompileError::MissingCluster { listener, path, .. } = &error;
+            let (listener, path) = (listener.clone(), format!("{OWN_ROUTES}.{path}"));
+            self.located(&listener, &path, error.into())
+        })?;
         let mut owners: HashMap<&Address, &str> = HashMap::new();
         for listener in self.resources.listeners() {
             let Listener { name, address, .. } = &*listener.value;
             if let Some(owner) = owners.insert(address, name.as_str()) {
                 let reason = format!("listener \"{name}\": listener \"{owner}\" already has {address}");
-                return Err(setting("static_resources", reason));
+                return Err(self.located(name, "address", setting("static_resources", reason)));
             }
         }
         Ok(())
     }
 
-    /// Says where in the document resources contradict one another.
-    fn located(&self, error: CompileError) -> BootstrapError {
-        let CompileError::MissingCluster { listener, path, .. } = &error;
+    /// Says where in the document the `path` of a static listener is.
+    fn located(&self, listener: &ListenerName, path: &str, error: BootstrapError) -> BootstrapError {
+        let Some((origin, text)) = &self.document else { return error };
         let number = self.resources.listeners().position(|held| held.value.name == *listener);
-        let place =
-            self.document.as_ref().zip(number).and_then(|((_, text), number)| {
-                json::place_of(text, &format!("{}.{path}", own_routes(number)))
-            });
-        match &self.document {
-            Some((origin, _)) => {
-                BootstrapError::In { origin: origin.clone(), place, source: Box::new(error.into()) }
-            }
-            None => error.into(),
-        }
+        let place = number
+            .and_then(|number| json::place_of(text, &format!("static_resources.listeners[{number}].{path}")));
+        BootstrapError::In { origin: origin.clone(), place, source: Box::new(error) }
     }
 
     /// Reads YAML or JSON.
@@ -269,9 +272,16 @@ impl Bootstrap {
         let in_list = |list| {
             move |(index, rejection)| BootstrapError::Resource { rejection: Box::new(rejection), list, index }
         };
+        let listener_names: Vec<_> = listeners.iter().map(|message| message.name.clone()).collect();
+        let cluster_names: Vec<_> = clusters.iter().map(|message| message.name.clone()).collect();
         let listeners = held_all(&listeners, None, held_listener).map_err(in_list("listeners"))?;
         let clusters = held_all(&clusters, leads_there, held_cluster).map_err(in_list("clusters"))?;
-        let mut resources = Resources::with_static(listeners, clusters)?;
+        let mut resources = Resources::with_static(listeners, clusters).map_err(|conflict| {
+            let names = if conflict.kind == "listener" { &listener_names } else { &cluster_names };
+            let index = names.iter().rposition(|name| *name == conflict.name).unwrap_or(0);
+            let path = format!("static_resources.{}s[{index}]", conflict.kind);
+            BootstrapError::Conflict { conflict, path }
+        })?;
         let metadata = node.metadata.as_ref().map(translate::flattened);
         resources.set_node(NodeFacts(metadata.unwrap_or_default()));
         Ok(Self { node, admin, control_plane, subscriptions, resources, warnings, document: None })

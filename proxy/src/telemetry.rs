@@ -12,4 +12,5 @@ mod registry;
 
 pub(crate) use cells::{ArmCells, ClusterCells, ListenerCells, WorkerCells};
 pub(crate) use envoy::{ServerState, Stat};
+pub(crate) use histogram::Lapse;
 pub(crate) use registry::{ArmKey, ListenerKey, Registry};

@@ -94,6 +94,30 @@ fn what_cannot_be_used_is_refused_with_its_place() {
 }
 
 #[test]
+fn two_of_a_kind_are_told_with_the_place_of_the_second() {
+    let text = bootstrap("{ match: { prefix: / }, route: { cluster: c } }");
+    let cluster = text.lines().last().expect("a cluster").to_owned();
+    let listener =
+        &text[text.find("  - name: in").expect("a listener")..text.find("  clusters:").expect("clusters")];
+    let doubled = text.replace("  clusters:", &format!("{listener}  clusters:"));
+    let renamed =
+        text.replace("  clusters:", &format!("{}  clusters:", listener.replace("name: in", "name: other")));
+    for (text, expected) in [
+        (format!("{text}{cluster}\n"), "b.yaml:21:3: static_resources: two clusters are named \"c\""),
+        (doubled, "b.yaml:19:3: static_resources: two listeners are named \"in\""),
+        (
+            renamed,
+            "b.yaml:20:5: static_resources: listener \"other\": listener \"in\" already has 127.0.0.1:1",
+        ),
+    ] {
+        for (code, stdout, stderr) in validated(&text) {
+            assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+            assert!(stderr.contains(expected), "{stderr:?} lacks {expected:?}");
+        }
+    }
+}
+
+#[test]
 fn files_that_a_bootstrap_names_are_read_as_well() {
     let folder = tempfile::tempdir().expect("a folder");
     let (file, routes) = (folder.path().join("b.yaml"), folder.path().join("routes.json"));

@@ -33,16 +33,20 @@ use proxy_core::split::{Phase, Rendezvous, Sequence};
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// Bytes that are in use.
+static LIVE: AtomicU64 = AtomicU64::new(0);
 
 // SAFETY: every call goes to the system's allocator unchanged; counting touches no memory of the caller.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        LIVE.fetch_add(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of `alloc`, which is the same for the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size() as u64, Ordering::Relaxed);
         // SAFETY: the pointer came from `System.alloc` above with the same layout.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -101,6 +105,21 @@ fn table(prefixes: usize, headers: usize) -> RouteTable {
     let host = VirtualHost::new("h", vec![Domain::Any], routes);
     let config =
         RouteConfiguration { ignore_port_in_host_matching: true, ..RouteConfiguration::new("r", vec![host]) };
+    RouteTable::compile(&Arc::new(config), &"r".into(), &NodeFacts::default(), |_| 0)
+}
+
+/// So many virtual hosts, the last of which is that of the browser's request.
+fn hosts(count: usize) -> RouteConfiguration {
+    let host = |i: usize| {
+        let domain =
+            if i + 1 == count { "shop.example.com".to_owned() } else { format!("host-{i}.example.com") };
+        let route = Route::forwarding(PathMatch::Prefix("/".into()), vec![], arms(&[95, 5]));
+        VirtualHost::new(format!("h{i}"), vec![Domain::Exact(domain.into())], vec![route])
+    };
+    RouteConfiguration::new("r", (0..count).map(host).collect())
+}
+
+fn compiled(config: RouteConfiguration) -> RouteTable {
     RouteTable::compile(&Arc::new(config), &"r".into(), &NodeFacts::default(), |_| 0)
 }
 
@@ -204,6 +223,8 @@ const CASES: &[Case] = &[
     ("match, behind 1,000 prefixes", || matching(1_000, 0)),
     ("match, behind 10,000 prefixes", || matching(10_000, 0)),
     ("match, behind 20 header routes", || matching(0, 20)),
+    ("match, behind 1,000 hosts", || in_table(compiled(hosts(1_000)), 999)),
+    ("match, behind 10,000 hosts", || in_table(compiled(hosts(10_000)), 9_999)),
     ("split, sequence of 2", || {
         let mut sequence = Sequence::new(&arms(&[95, 5]), Phase::START);
         Box::new(move || {
@@ -225,10 +246,14 @@ const CASES: &[Case] = &[
 ];
 
 fn matching(prefixes: usize, headers: usize) -> Box<dyn FnMut()> {
-    let (table, head) = (table(prefixes, headers), parsed(BROWSER));
+    in_table(table(prefixes, headers), prefixes + headers)
+}
+
+fn in_table(table: RouteTable, expected: usize) -> Box<dyn FnMut()> {
+    let head = parsed(BROWSER);
     Box::new(move || {
         let found = table.find(&View(&head, black_box(BROWSER))).map(|(number, _)| number);
-        assert_eq!(black_box(found), Ok(prefixes + headers));
+        assert_eq!(black_box(found), Ok(expected));
     })
 }
 
@@ -243,8 +268,14 @@ fn main() {
                 case();
             }
         }
-        ["--smoke"] => report(10),
-        _ => report(200_000),
+        ["--smoke"] => {
+            report(10);
+            report_tables();
+        }
+        _ => {
+            report(200_000);
+            report_tables();
+        }
     }
 }
 
@@ -261,6 +292,37 @@ fn report(iterations: u64) {
         let instructions = instructions(number).map_or("-".to_owned(), |n| n.to_string());
         println!("{name:<34}{instructions:>14}{allocations:>13}{nanos:>10.1}");
         assert!(allocations == 0.0, "{name} allocates");
+    }
+}
+
+/// What tables of 10,000 routes take: memory in use, and time.
+fn report_tables() {
+    const ROUTES: usize = 10_000;
+    println!("\n{:<34}{:>14}{:>13}{:>10}", "10,000 routes", "config B", "table B", "ms");
+    let prefixes = || {
+        let route =
+            |i| Route::forwarding(PathMatch::Prefix(format!("/service-{i}/").into()), vec![], arms(&[95, 5]));
+        RouteConfiguration::new(
+            "r",
+            vec![VirtualHost::new("h", vec![Domain::Any], (0..ROUTES).map(route).collect())],
+        )
+    };
+    for (name, is_by_host) in [("a host each", true), ("a prefix each", false)] {
+        let live = || LIVE.load(Ordering::Relaxed);
+        let before = live();
+        let config = if is_by_host { hosts(ROUTES) } else { prefixes() };
+        let with_config = live();
+        let started = Instant::now();
+        let table = compiled(config);
+        let elapsed = started.elapsed();
+        let each = |bytes: u64| bytes / ROUTES as u64;
+        println!(
+            "{name:<34}{:>14}{:>13}{:>10.1}",
+            each(with_config - before),
+            each(live() - with_config),
+            elapsed.as_secs_f64() * 1e3
+        );
+        drop(table);
     }
 }
 

@@ -52,10 +52,12 @@ fn request_lines(exchange: &mut Exchange) -> Lines<'_> {
 /// Edits the lines of the endpoint's response.
 pub(super) fn response(cx: &RequestContext<'_>, routed: &Routed, exchange: &mut Exchange) {
     edit_response(cx, routed, exchange, exchange.response.status);
-    // What the route says of these two stands in the place of what would be written here.
+    // What the route says of it stands in the place of what would be written here.
     let added = &exchange.answered;
-    let says = |name: &[u8]| added.split(|b| *b == b'\n').any(|line| line.starts_with(name));
-    exchange.response.has_date |= says(b"date:");
+    if !added.is_empty() {
+        let says = |name: &[u8]| added.split(|b| *b == b'\n').any(|line| line.starts_with(name));
+        exchange.response.has_date |= says(b"date:");
+    }
 }
 
 /// Edits the lines of a reply of our own, which has none but those that are added.

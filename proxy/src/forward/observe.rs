@@ -7,6 +7,7 @@ use proxy_core::hop;
 
 use super::{Reason, RequestContext, Routed};
 use crate::exchange::{Exchange, Progress};
+use crate::telemetry::Lapse;
 
 /// Counts and logs.
 pub(super) fn observe(
@@ -19,18 +20,19 @@ pub(super) fn observe(
     ended: Instant,
 ) {
     let duration = ended.saturating_duration_since(cx.started).as_micros() as u64;
+    let lapse = Lapse::of(duration);
     if let Some(failure) = failure {
         cx.worker.cells.failures[failure as usize].add(1);
     }
     match (&routed.cluster, failure) {
-        (Some(cluster), None) => cluster.cells.duration.record(duration),
+        (Some(cluster), None) => cluster.cells.duration.record(lapse),
         (Some(cluster), Some(Reason::ResponseTimeout)) => cluster.cells.timeouts.add(1),
         _ => {}
     }
-    cx.listener.cells.observe(status, duration);
+    cx.listener.cells.observe(status, lapse);
     // Routes that do not forward have cells as well, of one arm without a name.
     if let Some(route) = &routed.route {
-        route.cells[routed.arm].observe(status, duration);
+        route.cells[routed.arm].observe(status, lapse);
     }
     if cx.listener.logs.is_empty() {
         return;

@@ -14,6 +14,7 @@ use super::{Next, Reason, RequestContext, Routed, edits};
 use crate::deadline::Limit;
 use crate::exchange::Exchange;
 use crate::socket::Socket;
+use crate::telemetry::Lapse;
 
 /// What is answered here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,7 +205,7 @@ pub(crate) async fn refuse(
     cx.worker.cells.failures[reason as usize].add(1);
     let ended = Instant::now();
     let duration = ended.saturating_duration_since(cx.started).as_micros() as u64;
-    cx.listener.cells.observe(status, duration);
+    cx.listener.cells.observe(status, Lapse::of(duration));
     let peer = &cx.connection.peer;
     let record = Record {
         status,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::histogram::Histogram;
+use super::histogram::{Histogram, Lapse};
 use crate::forward::Reason;
 
 /// A count with one writer.
@@ -47,11 +47,11 @@ pub(crate) struct ArmCells {
 
 impl ArmCells {
     #[inline]
-    pub(crate) fn observe(&self, status: u16, micros: u64) {
+    pub(crate) fn observe(&self, status: u16, lapse: Lapse) {
         if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
             class.add(1);
         }
-        self.duration.record(micros);
+        self.duration.record(lapse);
     }
 }
 
@@ -71,8 +71,8 @@ pub(crate) struct ListenerCells {
 
 impl ListenerCells {
     #[inline]
-    pub(crate) fn observe(&self, status: u16, micros: u64) {
-        self.duration.record(micros);
+    pub(crate) fn observe(&self, status: u16, lapse: Lapse) {
+        self.duration.record(lapse);
         if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
             class.add(1);
         }

@@ -276,8 +276,12 @@ impl ClusterView {
             }
         }
         let (choices, way) = self.table.choices.of(labels);
-        self.cells.subset_fallbacks.add(u64::from(way == lb::Way::Fallback));
-        self.cells.panics.add(u64::from(choices.is_panic()));
+        if way == lb::Way::Fallback {
+            self.cells.subset_fallbacks.add(1);
+        }
+        if choices.is_panic() {
+            self.cells.panics.add(1);
+        }
         let endpoints = &self.table.endpoints;
         let picked = self.balancer.borrow_mut().pick(self.table.policy, choices, endpoints, &mut rng);
         let index = picked.ok_or(Reason::NoEndpoint)?;

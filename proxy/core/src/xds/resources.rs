@@ -66,8 +66,10 @@ struct Resolved {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("static_resources: two {kind}s are named {name:?}")]
 pub struct StaticConflict {
-    kind: &'static str,
-    name: String,
+    /// `listener` or `cluster`.
+    pub kind: &'static str,
+    /// Their name.
+    pub name: String,
 }
 
 impl Resources {
