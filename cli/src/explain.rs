@@ -9,7 +9,7 @@ use form_urlencoded::Serializer;
 use hyper::Uri;
 use proxy::{Ask, Bootstrap};
 
-use crate::{BadInput, admin};
+use crate::{BadInput, admin, print};
 
 /// Flags of `weir explain`. The answer comes from a running proxy, or from a configuration file that nobody serves.
 #[derive(Debug, Args)]
@@ -66,8 +66,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             })?
         }
     };
-    print!("{answer}");
-    Ok(())
+    print(&answer)
 }
 
 /// The question as the admin port takes it.

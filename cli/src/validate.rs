@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use proxy::{Bootstrap, Warning, check_resources, holds_resources};
 use serde_json::json;
 
-use crate::BadInput;
+use crate::{BadInput, print};
 
 /// Flags of `weir validate`. Exit codes: 0 all is well, 1 there are warnings, 2 it cannot be used.
 #[derive(Debug, Args)]
@@ -28,16 +28,17 @@ enum Format {
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     let warnings = warnings(flags).map_err(BadInput)?;
-    match flags.output {
+    let text = match flags.output {
         Format::Text => {
-            warnings.iter().for_each(|warning| println!("{warning}"));
-            println!("{} can be used", flags.file.display());
+            let lines = warnings.iter().map(|warning| format!("{warning}\n"));
+            format!("{}{} can be used\n", lines.collect::<String>(), flags.file.display())
         }
         Format::Json => {
             let warnings: Vec<_> = warnings.iter().map(json_of).collect();
-            println!("{:#}", json!({ "warnings": warnings }));
+            format!("{:#}\n", json!({ "warnings": warnings }))
         }
-    }
+    };
+    print(&text)?;
     Ok(if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -45,9 +46,9 @@ fn warnings(flags: &Flags) -> Result<Vec<Warning>, String> {
     let path = flags.file.display().to_string();
     let text = std::fs::read_to_string(&flags.file).map_err(|error| format!("{path}: {error}"))?;
     if holds_resources(&text) {
-        return check_resources(&path);
+        return check_resources(&path, text);
     }
-    let bootstrap = Bootstrap::from_file(&flags.file).map_err(|error| error.to_string())?;
+    let bootstrap = Bootstrap::from_text(&path, text).map_err(|error| error.to_string())?;
     for key in &bootstrap.warnings {
         eprintln!("weir: {path}: {key} is not known and has no effect");
     }

@@ -39,6 +39,8 @@ pub struct Bootstrap {
     pub warnings: Vec<String>,
     /// The file or flag that all of it is from, and its text.
     pub(crate) document: Option<(String, String)>,
+    /// The names of the static listeners, in the order of the document.
+    pub(crate) listener_names: Vec<String>,
 }
 
 /// A bootstrap that cannot be used. The text is one sentence with the place.
@@ -198,6 +200,17 @@ impl Bootstrap {
         [listeners, clusters].contains(&&Some(Origin::Ads))
     }
 
+    /// Reads the text of a file, whose name is for what is said of it.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::from_file`].
+    pub fn from_text(name: &str, text: String) -> Result<Self, BootstrapError> {
+        let within = |error: BootstrapError| error.within(name.to_owned(), &text);
+        let (message, warnings) = json::read(&text).map_err(|error| within(error.into()))?;
+        let bootstrap = Self::of(message, warnings).map_err(within)?;
+        Ok(Self { document: Some((name.to_owned(), text)), ..bootstrap })
+    }
+
     /// Compiles what the static resources say, as serving them would.
     ///
     /// # Errors
@@ -222,7 +235,7 @@ impl Bootstrap {
     /// Says where in the document the `path` of a static listener is.
     fn located(&self, listener: &ListenerName, path: &str, error: BootstrapError) -> BootstrapError {
         let Some((origin, text)) = &self.document else { return error };
-        let number = self.resources.listeners().position(|held| held.value.name == *listener);
+        let number = self.listener_names.iter().position(|name| name == listener.as_str());
         let place = number
             .and_then(|number| json::place_of(text, &format!("static_resources.listeners[{number}].{path}")));
         BootstrapError::In { origin: origin.clone(), place, source: Box::new(error) }
@@ -284,7 +297,16 @@ impl Bootstrap {
         })?;
         let metadata = node.metadata.as_ref().map(translate::flattened);
         resources.set_node(NodeFacts(metadata.unwrap_or_default()));
-        Ok(Self { node, admin, control_plane, subscriptions, resources, warnings, document: None })
+        Ok(Self {
+            node,
+            admin,
+            control_plane,
+            subscriptions,
+            resources,
+            warnings,
+            document: None,
+            listener_names,
+        })
     }
 }
 

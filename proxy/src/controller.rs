@@ -135,17 +135,24 @@ impl Controller {
             return Vec::new();
         }
         let review = self.client.review(response);
-        self.take(review, &Rejection::to_string)
+        self.take(review, &Rejection::to_string).0
     }
 
-    /// Takes what a file holds.
-    pub(crate) fn receive_file(&mut self, path: &Arc<str>, response: DiscoveryResponse, source: &Source) {
-        if self.phase != Phase::Draining {
-            let review = self.client.review_file(path, response);
-            let requests = self.take(review, &|rejection| source.describe(rejection));
-            self.pending.extend(requests);
-            self.wake.notify_one();
+    /// Takes what a file holds. Whether all of it was taken.
+    pub(crate) fn receive_file(
+        &mut self,
+        path: &Arc<str>,
+        response: DiscoveryResponse,
+        source: &Source,
+    ) -> bool {
+        if self.phase == Phase::Draining {
+            return true;
         }
+        let review = self.client.review_file(path, response);
+        let (requests, is_whole) = self.take(review, &|rejection| source.describe(rejection));
+        self.pending.extend(requests);
+        self.wake.notify_one();
+        is_whole
     }
 
     /// A file cannot be read as what it should hold. What it held before stays.
@@ -164,7 +171,7 @@ impl Controller {
     ) {
         if self.phase != Phase::Draining {
             let review = self.client.review_resolved(cluster, targets, endpoints);
-            let requests = self.take(review, &Rejection::to_string);
+            let (requests, _) = self.take(review, &Rejection::to_string);
             self.pending.extend(requests);
             self.wake.notify_one();
         }
@@ -175,7 +182,12 @@ impl Controller {
         std::mem::take(&mut self.pending)
     }
 
-    fn take(&mut self, mut review: Review, describe: &dyn Fn(&Rejection) -> String) -> Vec<DiscoveryRequest> {
+    /// The answers for the control plane, and whether all was accepted.
+    fn take(
+        &mut self,
+        mut review: Review,
+        describe: &dyn Fn(&Rejection) -> String,
+    ) -> (Vec<DiscoveryRequest>, bool) {
         self.open_listeners(&mut review);
         let snapshot = match self.compile(review.config()) {
             Ok(snapshot) => Some(snapshot),
@@ -193,7 +205,7 @@ impl Controller {
             if conclusion.rejections.is_empty() { 0 } else { self.refusals_in_a_row.saturating_add(1) };
         self.report(&conclusion, describe);
         self.changed.notify_waiters();
-        conclusion.requests
+        (conclusion.requests, conclusion.rejections.is_empty())
     }
 
     /// Lets go of removed listeners whose time is over.

@@ -1,6 +1,7 @@
 //! Files that hold resources (`path_config_source`): read at the start, and again when they, or a symbolic link on the way
 //! to them, are replaced.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,16 @@ struct Stamp {
     modified: (i64, i64),
 }
 
-type Followed = BTreeMap<(&'static str, Arc<str>), Option<Stamp>>;
+/// What became of a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// It was taken.
+    Taken,
+    /// It was refused beside the configuration of this generation: beside another one it may be taken.
+    Refused(u64),
+}
+
+type Followed = BTreeMap<(&'static str, Arc<str>), (Option<Stamp>, Fate)>;
 
 /// Follows the files that the configuration names, for as long as the process lives.
 pub(crate) async fn follow(controller: SharedController) {
@@ -72,21 +82,36 @@ fn look(controller: &SharedController, followed: &mut Followed) -> bool {
     let mut took = false;
     for (type_url, path) in wanted {
         let stamp = stamp(Path::new(&*path));
-        let known = followed.get(&(type_url, path.clone()));
-        if known == Some(&stamp) {
+        let is_known = followed.get(&(type_url, path.clone())).is_some_and(|(known, fate)| {
+            let controller = controller.borrow();
+            *known == stamp
+                && match fate {
+                    // What a listener that came back wants may have been let go of meanwhile.
+                    Fate::Taken => controller.client.resources().holds_file(type_url, &path),
+                    Fate::Refused(generation) => *generation == controller.snapshot().generation,
+                }
+        });
+        if is_known {
             continue;
         }
-        followed.insert((type_url, path.clone()), stamp);
         took = true;
         let started = Instant::now();
-        match read(&path, type_url) {
+        let is_taken = match read(&path, type_url) {
             Ok((response, source)) => {
                 let read = started.elapsed();
-                controller.borrow_mut().receive_file(&path, response, &source);
-                tracing::debug!(%path, ?read, taken = ?started.elapsed(), "a file was taken");
+                let is_taken = controller.borrow_mut().receive_file(&path, response, &source);
+                tracing::debug!(%path, ?read, taken = ?started.elapsed(), "a file was looked at");
+                is_taken
             }
-            Err(reason) => controller.borrow_mut().refuse_file(type_url, &reason),
-        }
+            Err(reason) => {
+                controller.borrow_mut().refuse_file(type_url, &reason);
+                // Nothing but another content helps.
+                true
+            }
+        };
+        let generation = controller.borrow().snapshot().generation;
+        let fate = if is_taken { Fate::Taken } else { Fate::Refused(generation) };
+        followed.insert((type_url, path), (stamp, fate));
     }
     took
 }
@@ -108,12 +133,26 @@ pub(crate) struct Source {
     text: String,
     /// The names of the resources, in their order.
     names: Vec<Option<String>>,
+    /// Places that may still be looked for: each costs a walk through the text.
+    places: Cell<u32>,
 }
+
+/// The most places that are looked for in one text.
+const MOST_PLACES: u32 = 50;
 
 /// Envoy's form: a DiscoveryResponse, as JSON or YAML. Resources of other types than the one that is wanted are refused with
 /// it. An error begins with the file and the place.
 pub(crate) fn read(path: &Arc<str>, type_url: &str) -> Result<(DiscoveryResponse, Source), String> {
     let text = std::fs::read_to_string(&**path).map_err(|error| format!("{path}: {error}"))?;
+    parse(path, text, type_url)
+}
+
+/// The same of a text that was read.
+pub(crate) fn parse(
+    path: &Arc<str>,
+    text: String,
+    type_url: &str,
+) -> Result<(DiscoveryResponse, Source), String> {
     // Keys that are not known are errors here.
     let (mut response, _) = json::read::<DiscoveryResponse>(&text).map_err(|error| match error.place {
         Some(_) => format!("{path}:{error}"),
@@ -121,14 +160,24 @@ pub(crate) fn read(path: &Arc<str>, type_url: &str) -> Result<(DiscoveryResponse
     })?;
     type_url.clone_into(&mut response.type_url);
     let names = response.resources.iter().map(|any| gate::resource_name(&any.value)).collect();
-    Ok((response, Source { path: path.clone(), text, names }))
+    Ok((response, Source { path: path.clone(), text, names, places: Cell::new(MOST_PLACES) }))
 }
 
 impl Source {
+    /// The file.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Where something of a resource stands, as `file:line:column`; the file alone where there is no such resource.
     pub(crate) fn place_of(&self, resource: &str, path: &str) -> Option<String> {
         let index = self.names.iter().position(|name| name.as_deref() == Some(resource))?;
-        let place = json::place_of(&self.text, &format!("resources[{index}].{path}"));
+        let left = self.places.get();
+        self.places.set(left.saturating_sub(1));
+        let place = match left {
+            0 => None,
+            _ => json::place_of(&self.text, &format!("resources[{index}].{path}")),
+        };
         Some(place.map_or_else(|| self.path.to_string(), |place| format!("{}:{place}", self.path)))
     }
 

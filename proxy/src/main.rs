@@ -1,6 +1,6 @@
 //! `weir-proxy`: the data plane as a process.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -129,10 +129,10 @@ fn validate(bootstrap: Bootstrap) -> ExitCode {
         Ok(offline) => offline.lint(),
         Err(error) => return fail(BAD_INPUT, &error.to_string()),
     };
-    for warning in &warnings {
-        println!("{warning}");
-    }
-    println!("the configuration can be used");
+    // Whoever reads it may have seen enough.
+    let mut out = std::io::stdout().lock();
+    let told = warnings.iter().try_for_each(|warning| writeln!(out, "{warning}"));
+    let _ = told.and_then(|()| writeln!(out, "the configuration can be used"));
     if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -1,14 +1,17 @@
 //! A configuration as it would be served, as far as files tell: no port is opened, and nobody is asked.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use proxy_core::config::{ClusterName, Config, ListenerName, LoadAssignment, ServedCluster};
+use proxy_core::config::{
+    ClusterName, Config, EndpointSource, ListenerName, LoadAssignment, RouteSource, ServedCluster,
+};
 use proxy_core::lint::{Finding, Spot, lint, lint_routes};
 use proxy_core::snapshot::Snapshot;
 use proxy_core::xds::{AdsClient, Rejection, translate};
-use xds_proto::{json, type_url};
+use xds_proto::{gate, json, type_url};
 
 use crate::bootstrap::{Bootstrap, BootstrapError, OWN_ROUTES, own_routes};
 use crate::files::{self, Source};
@@ -27,9 +30,14 @@ pub struct Offline {
     /// The file that all of the bootstrap is from, and its text.
     document: Option<(String, String)>,
     /// The bootstrap's own listeners, in their order.
-    listeners: Vec<ListenerName>,
+    listeners: Vec<String>,
+    /// Places that may still be looked for: each costs a walk through the text.
+    places: Cell<u32>,
     sources: Vec<(&'static str, Source)>,
 }
+
+/// The most places that are looked for in a bootstrap.
+const MOST_PLACES: u32 = 100;
 
 /// Something that is hardly meant, and where. As text: `file:line:column: warning: what; advice`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +66,20 @@ impl Offline {
         findings.into_iter().map(|finding| self.located(finding)).collect()
     }
 
+    /// The file that a listener has its routes from.
+    fn source_of(&self, listener: &ListenerName) -> Option<&Arc<str>> {
+        let served = self.config.listeners.iter().find(|served| served.listener.name == *listener)?;
+        match &served.listener.routes {
+            RouteSource::RdsFile(_, path) => Some(path),
+            RouteSource::Inline(_) | RouteSource::Rds(_) => None,
+        }
+    }
+
+    /// The place of a listener among the bootstrap's own.
+    fn position(&self, listener: &ListenerName) -> Option<usize> {
+        self.listeners.iter().position(|name| name == listener.as_str())
+    }
+
     fn located(&self, finding: Finding) -> Warning {
         let Finding { spot, what, advice } = finding;
         let in_files = |type_url: &str, name: &str, path: &str| {
@@ -67,12 +89,19 @@ impl Offline {
         let (origin, text) = self.document.as_ref().map_or(("", ""), |(origin, text)| (origin, text));
         let place = match &spot.listener {
             None => in_files(type_url::ROUTE_CONFIGURATION, spot.configuration.as_str(), &spot.path),
-            Some(listener) => match self.listeners.iter().position(|name| name == listener) {
-                Some(index) => {
+            Some(listener) => match (self.source_of(listener), self.position(listener)) {
+                (Some(file), _) => self.sources.iter().map(|(_, source)| source).find_map(|source| {
+                    let is_it = source.path() == &**file;
+                    is_it.then(|| source.place_of(spot.configuration.as_str(), &spot.path)).flatten()
+                }),
+                (None, Some(index)) => {
                     let path = format!("{}.{}", own_routes(index), spot.path);
-                    json::place_of(text, &path).map(|place| format!("{origin}:{place}"))
+                    let left = self.places.get();
+                    self.places.set(left.saturating_sub(1));
+                    let place = if left > 0 { json::place_of(text, &path) } else { None };
+                    place.map(|place| format!("{origin}:{place}"))
                 }
-                None => {
+                (None, None) => {
                     let path = format!("{OWN_ROUTES}.{}", spot.path);
                     in_files(type_url::LISTENER, listener.as_str(), &path)
                 }
@@ -82,15 +111,20 @@ impl Offline {
     }
 }
 
-/// Checks a file of resources as a `path_config_source` names it.
+/// Checks the text of a file of resources as a `path_config_source` names it.
 ///
 /// # Errors
 /// One sentence with file, line and column.
-pub fn check_resources(path: &str) -> Result<Vec<Warning>, String> {
+pub fn check_resources(path: &str, text: String) -> Result<Vec<Warning>, String> {
     let path: Arc<str> = path.into();
-    let (response, source) = files::read(&path, "")?;
+    let (response, source) = files::parse(&path, text, "")?;
     let mut warnings = Vec::new();
+    let mut seen = BTreeSet::new();
     for resource in &response.resources {
+        let name = gate::resource_name(&resource.value).unwrap_or_default();
+        if !seen.insert((&resource.type_url, name.clone())) {
+            return Err(format!("{path}: two resources of one type are named {name:?}"));
+        }
         let refused = |rejection: Rejection| source.describe(&rejection);
         match type_url::message_name(&resource.type_url) {
             "envoy.config.cluster.v3.Cluster" => drop(translate::cluster(resource).map_err(refused)?),
@@ -122,9 +156,9 @@ impl Bootstrap {
     /// A file that cannot be used, or parts that contradict one another.
     pub fn offline(self) -> Result<Offline, BootstrapError> {
         self.validate()?;
-        let is_part = self.follows_control_plane();
+        let mut is_part = self.follows_control_plane();
         let document = self.document;
-        let listeners = self.resources.listeners().map(|held| held.value.name.clone()).collect();
+        let listeners = self.listener_names;
         let mut sources = Vec::new();
         let mut client = AdsClient::new(self.node, self.subscriptions, self.resources);
         let mut taken = BTreeSet::new();
@@ -141,16 +175,50 @@ impl Bootstrap {
         }
         let resources = client.resources();
         let mut config = resources.config();
+        let lacks = |path: &str, what: String| BootstrapError::File(format!("{path}: there is no {what}"));
+        let is_served =
+            |name: &ListenerName| config.listeners.iter().any(|served| served.listener.name == *name);
+        for held in resources.listeners().filter(|held| !is_served(&held.value.name)) {
+            match &held.value.routes {
+                RouteSource::RdsFile(routes, path) => {
+                    let what = format!(
+                        "route configuration {:?}, which listener {:?} wants",
+                        routes.as_str(),
+                        held.value.name.as_str()
+                    );
+                    return Err(lacks(path, what));
+                }
+                RouteSource::Rds(_) | RouteSource::Inline(_) => is_part = true,
+            }
+        }
         let mut unknown = BTreeSet::new();
         for held in resources.clusters() {
             let cluster = held.value.clone();
-            if config.warming.remove(&cluster.name) {
-                unknown.insert(cluster.name.clone());
-                let endpoints = Arc::new(LoadAssignment::default());
-                config.clusters.insert(cluster.name.clone(), ServedCluster { cluster, endpoints });
+            if !config.warming.remove(&cluster.name) {
+                continue;
             }
+            if let EndpointSource::EdsFile(name, path) = &cluster.endpoints {
+                let what = format!(
+                    "load assignment {:?}, which cluster {:?} wants",
+                    name.as_str(),
+                    cluster.name.as_str()
+                );
+                return Err(lacks(path, what));
+            }
+            unknown.insert(cluster.name.clone());
+            let endpoints = Arc::new(LoadAssignment::default());
+            config.clusters.insert(cluster.name.clone(), ServedCluster { cluster, endpoints });
         }
         let snapshot = Snapshot::default().next(&config, |_| false)?;
-        Ok(Offline { snapshot, config, unknown, is_part, document, listeners, sources })
+        Ok(Offline {
+            snapshot,
+            config,
+            unknown,
+            is_part,
+            document,
+            listeners,
+            places: Cell::new(MOST_PLACES),
+            sources,
+        })
     }
 }

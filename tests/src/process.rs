@@ -80,6 +80,11 @@ impl Process {
         Self { child, log }
     }
 
+    /// Where a program of the workspace is.
+    pub fn path(program: &str) -> PathBuf {
+        programs().join(program)
+    }
+
     /// Runs a program to its end.
     pub fn run(program: &str, arguments: &[&str]) -> Output {
         let output = command(program, arguments).output().expect("the program runs");

@@ -238,6 +238,34 @@ fn all_four_types_come_from_files_and_follow_them() {
     eventually("a file that can be taken again", || (answer(port) == "b").then_some(()));
 }
 
+/// Routes that want clusters which come later are taken once those are there.
+#[test]
+fn a_file_that_was_refused_beside_others_is_tried_again() {
+    let a = Backend::named("a");
+    let port = free_port();
+    let mut files = Files::new();
+    files.put_listeners(&[("one", port), ("spare", free_port())]);
+    files.put_clusters(&[]);
+    files.put_endpoints(&[("shop", a.address.port(), 1)]);
+    let routes = "name: r, validate_clusters: true, virtual_hosts: [ { name: all, domains: [ '*' ], routes: [ { match: { prefix: / }, \
+                  route: { cluster: shop } } ] } ]";
+    files.put("rds.yaml", "route.v3.RouteConfiguration", &[routes.to_owned()]);
+    let admin = free_port();
+    let text = format!(
+        "admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}\n\
+         dynamic_resources: {{ lds_config: {}, cds_config: {} }}\n",
+        files.source("lds.yaml"),
+        files.source("cds.yaml")
+    );
+    let file = files.path("b.yaml");
+    std::fs::write(&file, text).expect("written");
+    let proxy =
+        tests::Process::start("weir-proxy", &["-c", &file.display().to_string(), "--drain-wait-s", "0"]);
+    eventually("the refusal", || proxy.log().contains("which does not exist").then_some(()));
+    files.put_clusters(&["shop"]);
+    eventually("it is served", || http_get(port, "/").filter(|response| response.text() == "a"));
+}
+
 /// As Kubernetes writes mounted files: `file` leads to `..data/file`, and `..data` to a folder that is replaced.
 #[test]
 fn a_link_that_is_swapped_is_a_change() {

@@ -103,8 +103,8 @@ fn two_of_a_kind_are_told_with_the_place_of_the_second() {
     let renamed =
         text.replace("  clusters:", &format!("{}  clusters:", listener.replace("name: in", "name: other")));
     for (text, expected) in [
-        (format!("{text}{cluster}\n"), "b.yaml:21:3: static_resources: two clusters are named \"c\""),
-        (doubled, "b.yaml:19:3: static_resources: two listeners are named \"in\""),
+        (format!("{text}{cluster}\n"), "b.yaml:21:5: static_resources: two clusters are named \"c\""),
+        (doubled, "b.yaml:19:5: static_resources: two listeners are named \"in\""),
         (
             renamed,
             "b.yaml:20:5: static_resources: listener \"other\": listener \"in\" already has 127.0.0.1:1",
@@ -166,4 +166,64 @@ fn files_that_a_bootstrap_names_are_read_as_well() {
         assert_eq!(output.code, 2, "{}", output.stdout);
         assert!(output.stderr.contains(&format!("{named}:3:31: envoy.config.route.v3.RouteConfiguration \"r\": virtual_hosts[0].routes[0].route")), "{}", output.stderr);
     }
+}
+
+#[test]
+fn places_are_those_of_the_document_whatever_the_names() {
+    let text = bootstrap(
+        "{ match: { prefix: / }, route: { cluster: c } }, { match: { prefix: /x }, route: { cluster: c } }",
+    );
+    let start = text.find("  - name: in").expect("a listener");
+    let end = text.find("  clusters:").expect("clusters");
+    // `before` comes after `in` in the file, and before it by name.
+    let other =
+        text[start..end].replace("name: in", "name: before").replace("port_value: 1 ", "port_value: 3 ");
+    let text = format!("{}{other}{}", &text[..end], &text[end..]);
+    for (code, stdout, stderr) in validated(&text) {
+        assert_eq!(code, 1, "{stderr}");
+        let lines: Vec<_> =
+            stdout.lines().filter_map(|line| line.strip_prefix("b.yaml:")?.split(':').next()).collect();
+        let mut lines: Vec<u32> = lines.iter().map(|line| line.parse().expect("a line")).collect();
+        lines.sort_unstable();
+        assert_eq!(lines, [18, 33], "{stdout}");
+    }
+}
+
+#[test]
+fn what_a_file_lacks_is_told_and_a_pipe_is_read_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, routes) = (folder.path().join("b.yaml"), folder.path().join("routes.json"));
+    let source = format!(
+        "rds: {{ route_config_name: r, config_source: {{ path_config_source: {{ path: {} }} }} }}",
+        routes.display()
+    );
+    let text = bootstrap("{ match: { prefix: / }, route: { cluster: c } }");
+    let (start, end) =
+        (text.find("route_config:").expect("routes"), text.find("  clusters:\n").expect("clusters"));
+    std::fs::write(&file, format!("{}{source}\n{}", &text[..start], &text[end..])).expect("written");
+    let of = |name: &str| {
+        format!(
+            "{{ resources: [ {{ '@type': t/envoy.config.route.v3.RouteConfiguration, name: {name} }} ] }}"
+        )
+    };
+    std::fs::write(&routes, of("other")).expect("written");
+    let output = Process::run("weir", &["validate", &file.display().to_string()]);
+    assert_eq!(output.code, 2);
+    assert!(
+        output
+            .stderr
+            .contains("routes.json: there is no route configuration \"r\", which listener \"in\" wants"),
+        "{}",
+        output.stderr
+    );
+    std::fs::write(&routes, of("r, virtual_host: []")).expect("written");
+    let through_a_pipe = format!("cat {} | \"$0\" validate /dev/stdin", routes.display());
+    let output = std::process::Command::new("sh")
+        .args(["-c", &through_a_pipe])
+        .arg(Process::path("weir"))
+        .output()
+        .expect("run");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("/dev/stdin:1:") && said.contains("did you mean `virtual_hosts`?"), "{said}");
 }

@@ -103,28 +103,56 @@ pub fn to_wire(full_name: &str, text: &str) -> Result<(Vec<u8>, Vec<String>), Re
             // A YAML document may start with a brace as well.
             Err(error) if error.is_syntax() || error.is_eof() => writer.restart(),
             Err(error) => {
-                return Err(failed(place::of_json_error(text, &error), without_place(&error.to_string())));
+                let message = without_place(&error.to_string());
+                let by_path =
+                    message.starts_with(CANNOT_STAND).then(|| place_of(text, &writer.path())).flatten();
+                return Err(failed(by_path.or_else(|| place::of_json_error(text, &error)), message));
             }
         }
     }
-    match serde_saphyr::with_deserializer_from_str(text, |deserializer| seed().deserialize(deserializer)) {
+    match yaml(text, |deserializer| seed().deserialize(deserializer)) {
         Ok(()) => Ok(writer.finish()),
         Err(error) => {
             let message = yaml_message(&error);
-            // The parser does not know where a value of the wrong kind stands.
-            let by_path = message.starts_with("invalid ").then(|| place_of(text, &writer.path())).flatten();
+            // The parser does not know where a value of the wrong kind stands, or one too many.
+            let is_vague = message.starts_with("invalid ") || message.starts_with(CANNOT_STAND);
+            let by_path = is_vague.then(|| place_of(text, &writer.path())).flatten();
             Err(failed(by_path.or_else(|| place::of_yaml_error(&error)), message))
         }
     }
 }
+
+/// Reads YAML. A file may be large, and say the same thing many times; how deep it is, and what its aliases add up to, stays
+/// bounded.
+fn yaml<T>(
+    text: &str,
+    read: impl FnOnce(serde_saphyr::Deserializer<'_, '_>) -> Result<T, serde_saphyr::Error>,
+) -> Result<T, serde_saphyr::Error> {
+    let budget = serde_saphyr::budget! {
+        max_events: 50_000_000,
+        max_nodes: 20_000_000,
+        enforce_alias_anchor_ratio: false,
+    };
+    serde_saphyr::with_deserializer_from_str_with_options(
+        text,
+        serde_saphyr::options! { budget: budget },
+        read,
+    )
+}
+
+/// How a refusal of two fields that exclude one another begins.
+const CANNOT_STAND: &str = "cannot stand beside";
 
 /// The only document whose unknown keys are not refused.
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
 /// `, did you mean ...?` for the nearest of `candidates`, or nothing when none is near.
 pub fn did_you_mean<'a>(key: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    let length = key.chars().count();
     candidates
         .into_iter()
+        // What is longer or shorter by more cannot be near.
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= 1 + candidate.len() / 4)
         .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
         .min()

@@ -109,7 +109,7 @@ pub fn explain(snapshot: &Snapshot, listener: &ListenerTable, question: &Questio
     };
     let trail = listener.routes.explain(&request);
     explanation.tell(listener, &trail);
-    explanation.verdict = verdict(snapshot, listener, &trail, &request, head.method, &question.unknown);
+    explanation.verdict = verdict(snapshot, listener, &trail, &request, &question.unknown);
     explanation
 }
 
@@ -118,10 +118,10 @@ fn verdict(
     listener: &ListenerTable,
     trail: &Trail<'_>,
     request: &Asked<'_>,
-    method: Method,
     unknown: &BTreeSet<ClusterName>,
 ) -> Verdict {
     let table = &listener.routes;
+    let HeadView { head, buffer, .. } = request.head;
     let here = Here { scheme: request.scheme(), authority: request.authority(), target: request.path() };
     let refused = |status, why: &str| Verdict::Refused { status, why: why.to_owned() };
     let route = match &trail.found {
@@ -130,7 +130,7 @@ fn verdict(
             let location = String::from_utf8_lossy(&rewrite::to_tls(&here)).into_owned();
             return Verdict::Redirected { status: 301, location, route: None };
         }
-        Err(_) if method == Method::Connect => return refused(405, "no route takes this CONNECT"),
+        Err(_) if head.method == Method::Connect => return refused(405, "no route takes this CONNECT"),
         Err(NoRoute::NoVirtualHost) => return refused(404, "no virtual host serves this host"),
         Err(NoRoute::NoMatch { .. }) => return refused(404, "no route of the virtual host matches"),
     };
@@ -147,8 +147,11 @@ fn verdict(
         }
         Action::Forward(forward) => {
             let allowed = |protocol: &[u8]| listener.http.allows_upgrade(protocol, &forward.options.upgrades);
-            if method == Method::Connect && !allowed(b"connect") {
+            if head.method == Method::Connect && !allowed(b"connect") {
                 return refused(405, "CONNECT is not enabled here");
+            }
+            if head.upgrade.is_some_and(|protocol| !allowed(protocol.slice(buffer))) {
+                return refused(403, "no upgrade to this protocol is enabled here");
             }
             Verdict::Forwarded(Box::new(forwarding(snapshot, route, forward, request, unknown)))
         }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use crate::config::{
     Action, Arm, ClusterName, ClusterRef, Condition, Config, Domain, EndpointSource, Forward, Fraction,
-    HeaderMatch, ListenerName, PathMatch, Predicate, Route, RouteConfigName, RouteConfiguration, RouteSource,
-    ServedCluster, SplitBy, TextForm, TextMatch, VirtualHost,
+    HeaderMatch, ListenerName, PathMatch, PathRewrite, Predicate, RedirectPath, Route, RouteConfigName,
+    RouteConfiguration, ServedCluster, SplitBy, TextForm, TextMatch, Unavailable, VirtualHost,
 };
+use crate::http1;
 use crate::lb::SubsetChoices;
 
 /// Something that is hardly meant.
@@ -32,7 +33,7 @@ pub struct Finding {
 pub struct Spot {
     /// The route configuration.
     pub configuration: RouteConfigName,
-    /// The listener whose own it is; nothing where it has a source of its own.
+    /// The first listener that it serves, if that is known.
     pub listener: Option<ListenerName>,
     /// The path within the route configuration, such as `virtual_hosts[0].routes[2]`.
     pub path: String,
@@ -46,16 +47,13 @@ impl fmt::Display for Finding {
 
 /// Looks through everything that is served. `is_part`: clusters that are not here may come from elsewhere.
 pub fn lint(config: &Config, is_part: bool) -> Vec<Finding> {
-    let mut linter = Linter { clusters: &config.clusters, is_part, findings: Vec::new() };
+    let mut linter =
+        Linter { clusters: &config.clusters, is_part, findings: Vec::new(), choices: BTreeMap::new() };
     let mut seen = BTreeSet::new();
     for served in &config.listeners {
-        let listener = match &served.listener.routes {
-            RouteSource::Inline(_) => Some(served.listener.name.clone()),
-            RouteSource::Rds(_) | RouteSource::RdsFile(..) => None,
-        };
         // One that several listeners name is told of once.
         if seen.insert(Arc::as_ptr(&served.routes)) {
-            linter.configuration(&served.routes, listener.as_ref());
+            linter.configuration(&served.routes, Some(&served.listener.name));
         }
     }
     linter.findings
@@ -63,7 +61,8 @@ pub fn lint(config: &Config, is_part: bool) -> Vec<Finding> {
 
 /// Looks through a route configuration alone, whose clusters are not known.
 pub fn lint_routes(routes: &RouteConfiguration) -> Vec<Finding> {
-    let mut linter = Linter { clusters: &BTreeMap::new(), is_part: true, findings: Vec::new() };
+    let mut linter =
+        Linter { clusters: &BTreeMap::new(), is_part: true, findings: Vec::new(), choices: BTreeMap::new() };
     linter.configuration(routes, None);
     linter.findings
 }
@@ -72,6 +71,8 @@ struct Linter<'a> {
     clusters: &'a BTreeMap<ClusterName, ServedCluster>,
     is_part: bool,
     findings: Vec<Finding>,
+    /// Of the clusters that were looked at.
+    choices: BTreeMap<ClusterName, SubsetChoices>,
 }
 
 /// Where the linter is.
@@ -91,7 +92,8 @@ impl Linter<'_> {
         let at = At { configuration: &routes.name, listener };
         self.domains(at, routes);
         for (number, host) in routes.virtual_hosts.iter().enumerate() {
-            if host.routes.is_empty() {
+            // One that is for TLS sends everybody else there.
+            if host.routes.is_empty() && !host.requires_tls {
                 let what = format!(
                     "virtual host {:?} has no routes: all its requests are answered with 404",
                     host.name
@@ -122,12 +124,17 @@ impl Linter<'_> {
                 );
                 self.tell(at, path(), what, "write it without the port");
             }
-            for (_, _, other, overlapped) in all.iter().filter(|(other, ..)| other != h) {
+            for (o, _, other, overlapped) in all.iter().filter(|(o, ..)| o != h) {
                 match (domain, overlapped) {
                     (Domain::Prefix(start), Domain::Suffix(end)) => {
+                        let example = format!("{start}x{end}");
+                        let fits = http1::is_host(example.as_bytes())
+                            && !(routes.ignore_port_in_host_matching && example.contains(':'));
+                        if !fits || taker(routes, &example) != Some(*o) {
+                            continue;
+                        }
                         let what = format!(
-                            "domains overlap: hosts such as {:?} fit {domain:?} of virtual host {:?} and {overlapped:?} of {:?}, which takes them",
-                            example(start, end),
+                            "domains overlap: hosts such as {example:?} fit {domain:?} of virtual host {:?} and {overlapped:?} of {:?}, which takes them",
                             host.name,
                             other.name,
                             domain = domain.to_string(),
@@ -191,8 +198,17 @@ impl Linter<'_> {
                 true => format!("route {name}"),
                 false => format!("arm {:?} of route {name}", arm.name.as_str()),
             };
-            if let Some((what, advice)) = self.destination(arm, forward.cluster_not_found) {
-                self.tell(at, path.clone(), format!("{whose} {what}"), advice);
+            if let Some((what, status, advice)) = self.destination(arm, forward.cluster_not_found) {
+                let others =
+                    split.arms.iter().enumerate().filter(|(other, arm)| *other != index && arm.weight.0 > 0);
+                let mut others = others.map(|(_, arm)| arm);
+                let spills = split.unavailable == Unavailable::Spill
+                    && others.any(|other| self.destination(other, 0).is_none());
+                let outcome = match spills {
+                    true => "its requests go to the other arms".to_owned(),
+                    false => format!("its requests are answered with {status}"),
+                };
+                self.tell(at, path.clone(), format!("{whose} {what}: {outcome}"), advice);
             }
             let stays = arm.drains && matches!(split.by, SplitBy::User(_));
             if arm.weight.0 == 0 && split.override_header.is_none() && !stays {
@@ -202,40 +218,38 @@ impl Linter<'_> {
         }
     }
 
-    /// What is wrong with where an arm leads.
-    fn destination(&self, arm: &Arm, not_found: u16) -> Option<(String, &'static str)> {
+    /// What is wrong with where an arm leads, and the status that its requests get.
+    fn destination(&mut self, arm: &Arm, not_found: u16) -> Option<(String, u16, &'static str)> {
         let ClusterRef::Name(name) = &arm.cluster else { return None };
         let Some(served) = self.clusters.get(name) else {
-            let what = format!(
-                "leads to cluster {:?}, which does not exist: its requests are answered with {not_found}",
-                name.as_str()
-            );
-            return (!self.is_part).then_some((what, "add the cluster, or correct the name"));
+            let what = format!("leads to cluster {:?}, which does not exist", name.as_str());
+            return (!self.is_part).then_some((what, not_found, "add the cluster, or correct the name"));
         };
         if !matches!(served.cluster.endpoints, EndpointSource::Static(_) | EndpointSource::EdsFile(..)) {
             return None;
         }
         if served.endpoints.endpoints().next().is_none() {
-            let what = format!(
-                "leads to cluster {:?}, which has no endpoints: its requests are answered with 503",
-                name.as_str()
-            );
-            return Some((what, "add an endpoint"));
+            let what = format!("leads to cluster {:?}, which has no endpoints", name.as_str());
+            return Some((what, 503, "add an endpoint"));
         }
-        let choices = SubsetChoices::new(&served.endpoints, &served.cluster.balancing);
+        let choices = self
+            .choices
+            .entry(name.clone())
+            .or_insert_with(|| SubsetChoices::new(&served.endpoints, &served.cluster.balancing));
         if choices.of(arm.subset.as_deref()).0.is_empty() {
-            let what = format!(
-                "leads to cluster {:?}, of which no endpoint can take its requests: they are answered with 503",
-                name.as_str()
-            );
-            return Some((what, "correct the labels, the weights or the health of the endpoints"));
+            let what =
+                format!("leads to cluster {:?}, of which no endpoint can take its requests", name.as_str());
+            return Some((what, 503, "correct the labels, the weights or the health of the endpoints"));
         }
         None
     }
 
     fn expressions(&mut self, at: At<'_>, path: &str, name: &str, route: &Route) {
+        // Another match would change what is rewritten, or what case means.
         if let PathMatch::Regex(pattern) = &route.path
             && let Some(plain) = regex::plain_path(pattern.as_str())
+            && !route.ignores_path_case
+            && (!rewrites_prefix(route) || plain.starts_with("path:"))
         {
             let what = format!(
                 "route {name} matches by the expression {:?}, which costs more than it says",
@@ -276,6 +290,15 @@ fn label(host: &str, index: usize, route: &Route) -> String {
     }
 }
 
+/// Whether it replaces what a prefix matched.
+fn rewrites_prefix(route: &Route) -> bool {
+    match &route.action {
+        Action::Forward(forward) => matches!(forward.path, PathRewrite::Prefix(_)),
+        Action::Redirect(redirect) => matches!(redirect.path, RedirectPath::Rewrite(PathRewrite::Prefix(_))),
+        Action::Respond(_) => false,
+    }
+}
+
 fn is_never(condition: &Condition) -> bool {
     matches!(condition, Condition::Fraction(Fraction { millionths: 0 }))
 }
@@ -286,12 +309,12 @@ fn has_port(domain: &str) -> bool {
         .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// A host that starts and ends so.
-fn example(start: &str, end: &str) -> String {
-    match start.strip_suffix('.') {
-        Some(start) => format!("{start}{end}"),
-        None => format!("{start}x{end}"),
-    }
+/// The virtual host that takes a host, by number: exact, then the longest suffix, then the longest prefix, then any.
+fn taker(routes: &RouteConfiguration, host: &str) -> Option<usize> {
+    let hosts = routes.virtual_hosts.iter().enumerate();
+    let domains = hosts.flat_map(|(number, host)| host.domains.iter().map(move |domain| (number, domain)));
+    let covering = domains.filter(|(_, domain)| domain.covers(host));
+    covering.max_by_key(|(_, domain)| domain.precedence()).map(|(number, _)| number)
 }
 
 #[cfg(test)]

@@ -15,8 +15,7 @@ use crate::exchange::Exchange;
 /// it leaves that to the route. The arm's comes first in any case, as in Envoy.
 fn lists(routed: &Routed) -> impl Iterator<Item = &EditLists> {
     let levels: [Option<&HeaderEdits>; 4] = match &routed.route {
-        None => [None; 4],
-        Some(route) => {
+        Some(route) if route.has_edits => {
             let (table, compiled, config) = (&route.table, route.compiled(), route.config());
             let arm = config.arms().get(routed.arm).map(|arm| &arm.edits);
             let (host, all) = (&table.host_config(compiled).edits, &table.config.edits);
@@ -25,12 +24,20 @@ fn lists(routed: &Routed) -> impl Iterator<Item = &EditLists> {
                 true => [arm, Some(all), Some(host), Some(&config.edits)],
             }
         }
+        _ => [None; 4],
     };
     levels.into_iter().flatten().filter_map(HeaderEdits::lists)
 }
 
+fn has_edits(routed: &Routed) -> bool {
+    routed.route.as_ref().is_some_and(|route| route.has_edits)
+}
+
 /// Edits the request's lines.
 pub(super) fn request(cx: &RequestContext<'_>, routed: &Routed, exchange: &mut Exchange) {
+    if !has_edits(routed) {
+        return;
+    }
     for lists in lists(routed) {
         let list = &lists.request;
         if list.is_empty() {
@@ -51,7 +58,9 @@ fn request_lines(exchange: &mut Exchange) -> Lines<'_> {
 
 /// Edits the lines of the endpoint's response.
 pub(super) fn response(cx: &RequestContext<'_>, routed: &Routed, exchange: &mut Exchange) {
-    edit_response(cx, routed, exchange, exchange.response.status);
+    if has_edits(routed) {
+        edit_response(cx, routed, exchange, exchange.response.status);
+    }
     // What the route says of it stands in the place of what would be written here.
     let added = &exchange.answered;
     if !added.is_empty() {

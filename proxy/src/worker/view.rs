@@ -49,6 +49,8 @@ pub(crate) struct RouteView {
     /// The turns of the others while some arms have no usable endpoint, and which those are.
     spill: RefCell<Option<(Vec<bool>, Sequence)>>,
     pub(crate) cells: Box<[Arc<ArmCells>]>,
+    /// Whether anything of its requests or responses is edited, at whatever level.
+    pub(crate) has_edits: bool,
 }
 
 /// The arm of a request.
@@ -186,6 +188,7 @@ impl RouteView {
             sequence: worker.sequence(&route.label, table.arms(route)),
             spill: RefCell::default(),
             cells: cells.into(),
+            has_edits: has_edits(table, route),
         }
     }
 
@@ -238,6 +241,13 @@ impl RouteView {
         }
         spill.as_mut().map(|(_, sequence)| sequence.next())
     }
+}
+
+fn has_edits(table: &RouteTable, route: &CompiledRoute) -> bool {
+    let (config, host) = (table.route_config(route), table.host_config(route));
+    let arms = config.arms().iter().map(|arm| &arm.edits);
+    arms.chain([&config.edits, &host.edits, &table.config.edits]).any(|edits| edits.lists().is_some())
+        || host.answers_attempts
 }
 
 impl ClusterView {

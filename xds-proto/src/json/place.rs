@@ -25,28 +25,32 @@ pub(super) fn of_yaml_error(error: &serde_saphyr::Error) -> Option<Place> {
 
 /// Where the token starts after which the error was found.
 pub(super) fn of_json_error(text: &str, error: &serde_json::Error) -> Option<Place> {
-    let line = text.lines().nth(error.line().checked_sub(1)?)?;
-    let end = error.column().min(line.len());
-    let before = &line.as_bytes()[..end];
-    let is_escaped =
-        |at: usize| before[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
-    let start = match before.last() {
-        Some(b'"') => {
-            (0..end - 1).rev().find(|at| before[*at] == b'"' && !is_escaped(*at)).map_or(end, |at| at + 1)
+    let before_line: usize =
+        text.split_inclusive('\n').take(error.line().checked_sub(1)?).map(str::len).sum();
+    let end = (before_line + error.column()).min(text.len());
+    let bytes = &text.as_bytes()[..end];
+    let is_escaped = |at: usize| bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+    let blank = |byte: &u8| b" \t\r\n".contains(byte);
+    let last = bytes.iter().rposition(|byte| !blank(byte));
+    let start = match last.map(|last| (last, bytes[last])) {
+        // A map or a list was given up before anything in it was read.
+        Some((last, b'{' | b'[')) => last,
+        Some((last, b'"')) => {
+            (0..last).rev().find(|at| bytes[*at] == b'"' && !is_escaped(*at)).unwrap_or(last)
         }
         // A number is known to end by what follows.
-        Some(_) => {
-            let trimmed = before.iter().rposition(|byte| !b", \t}]".contains(byte)).map_or(end, |at| at + 1);
-            let token = before[..trimmed]
-                .iter()
-                .rev()
-                .take_while(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
-            let length = token.count();
-            if length == 0 { end } else { trimmed - length + 1 }
+        Some((last, _)) => {
+            let token = bytes[..=last].iter().rposition(|byte| !b", \t\r\n}]".contains(byte)).unwrap_or(last);
+            let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || b"+-.".contains(*byte);
+            token + 1 - bytes[..=token].iter().rev().take_while(is_part).count().max(1)
         }
-        None => 1,
+        None => 0,
     };
-    Some(Place { line: error.line() as u64, column: start.max(1) as u64 })
+    let line_start = bytes[..start].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    Some(Place {
+        line: bytes[..start].iter().filter(|byte| **byte == b'\n').count() as u64 + 1,
+        column: String::from_utf8_lossy(&bytes[line_start..start]).chars().count() as u64 + 1,
+    })
 }
 
 /// One part of a path such as `virtual_hosts[0].typed_per_filter_config["weir.split"]`.
@@ -100,7 +104,7 @@ fn find(text: &str, steps: &[Step<'_>]) -> Option<Place> {
             Err(_) | Ok(()) => return None,
         }
     }
-    match serde_saphyr::with_deserializer_from_str(text, |deserializer| seed.deserialize(deserializer)) {
+    match super::yaml(text, |deserializer| seed.deserialize(deserializer)) {
         Err(error) if super::yaml_message(&error).contains(FOUND) => of_yaml_error(&error),
         Err(_) | Ok(()) => None,
     }

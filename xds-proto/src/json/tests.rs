@@ -153,7 +153,7 @@ fn a_path_leads_to_its_place() {
     let json = "{\n \"virtualHosts\": [\n  { \"perFilter\": { \"a.b\": { \"x\": 1 } } }\n ]\n}";
     let at = |path: &str| place_of(json, path).map(|place| place.to_string());
     assert_eq!(at("virtual_hosts[0].per_filter[\"a.b\"].[weir.X].x").as_deref(), Some("3:29"));
-    assert_eq!(at("virtual_hosts[0]").as_deref(), Some("3:4"));
+    assert_eq!(at("virtual_hosts[0]").as_deref(), Some("3:3"));
 }
 
 proptest! {

@@ -5,9 +5,9 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::did_you_mean;
 use super::forms::{AnyVisitor, DurationVisitor, StructVisitor, ValueListVisitor, ValueVisitor};
 use super::scalar::ScalarSeed;
+use super::{CANNOT_STAND, did_you_mean};
 use crate::schema::{FieldSchema, Form, Kind, MessageSchema, Schema};
 
 /// Inside these, an unknown key may be a security setting that nobody would enforce.
@@ -189,7 +189,7 @@ impl MessageSeed<'_> {
                 if let Some(choice) = field.oneof.filter(|_| is_given) {
                     if let Some((_, other)) = choices.iter().find(|(taken, _)| *taken == choice) {
                         return Err(A::Error::custom(format!(
-                            "cannot stand beside `{other}`: one of them is wanted"
+                            "{CANNOT_STAND} `{other}`: one of them is wanted"
                         )));
                     }
                     choices.push((choice, &field.name));

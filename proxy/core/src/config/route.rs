@@ -102,6 +102,16 @@ pub enum Domain {
 }
 
 impl Domain {
+    /// Of several that cover a host the greatest takes it.
+    pub const fn precedence(&self) -> (u8, usize) {
+        match self {
+            Self::Exact(_) => (3, 0),
+            Self::Suffix(text) => (2, text.len()),
+            Self::Prefix(text) => (1, text.len()),
+            Self::Any => (0, 0),
+        }
+    }
+
     /// Whether it covers a host in lower case.
     pub fn covers(&self, host: &str) -> bool {
         match self {

@@ -61,8 +61,14 @@ impl Choices {
         let mut shares = Vec::new();
         for level in &self.levels {
             let in_level: f64 = level.localities.iter().map(|members| members.share as f64).sum();
-            for members in &level.localities {
-                let part = f64::from(level.share) / total * members.share as f64 / in_level;
+            for (number, members) in level.localities.iter().enumerate() {
+                // Where shares are rounded to nothing, the first is picked.
+                let share = if in_level > 0.0 {
+                    members.share as f64 / in_level
+                } else {
+                    f64::from(u8::from(number == 0))
+                };
+                let part = f64::from(level.share) / total.max(1.0) * share;
                 let count = members.indices.len() as f64;
                 let sum = members.sums.as_ref().and_then(|sums| sums.last()).map_or(count, |sum| *sum as f64);
                 for (i, index) in members.indices.iter().enumerate() {

@@ -80,12 +80,7 @@ impl RouteTable {
             if self.config.ignore_port_in_host_matching { without_port(authority) } else { authority };
         let host = String::from_utf8_lossy(authority).to_ascii_lowercase();
         let domains = self.config.virtual_hosts[virtual_host].domains.iter();
-        domains.filter(|domain| domain.covers(&host)).max_by_key(|domain| match domain {
-            Domain::Exact(_) => (3, 0),
-            Domain::Suffix(text) => (2, text.len()),
-            Domain::Prefix(text) => (1, text.len()),
-            Domain::Any => (0, 0),
-        })
+        domains.filter(|domain| domain.covers(&host)).max_by_key(|domain| domain.precedence())
     }
 
     fn mismatch(&self, route: &CompiledRoute, request: &impl RequestView) -> Option<Mismatch<'_>> {

@@ -34,6 +34,11 @@ impl Fields {
         Some(bit)
     }
 
+    /// The bit of a name, if it has one.
+    pub(super) fn bit(&self, name: &str) -> Option<u8> {
+        self.bits.get(name.as_bytes()).copied()
+    }
+
     /// The names that a request must have for all of `conditions` to hold.
     pub(super) fn required(&mut self, conditions: &[Condition]) -> u64 {
         let names = conditions.iter().filter_map(required_header);

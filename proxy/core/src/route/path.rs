@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
+use super::fields::Fields;
 use crate::config::{Condition, FieldName, HeaderMatch, PathMatch, Predicate, Route, TextForm};
 use crate::pattern::{Pattern, PatternSet};
 
@@ -37,6 +38,8 @@ const FEW: usize = 8;
 pub(super) trait Search {
     /// Whether the route's conditions hold.
     fn matches(&self, route: u32) -> bool;
+    /// Whether the header with this bit is there.
+    fn has(&self, bit: u8) -> bool;
     /// The values of a header in lower case.
     fn values(&self, header: &str, take: impl FnMut(&[u8]));
 }
@@ -50,8 +53,17 @@ struct RouteList {
     keyed: Option<Box<Keyed>>,
 }
 
-/// Routes by header and value, each list ascending.
-type Keyed = Vec<(Box<str>, HashMap<Box<[u8]>, Vec<u32>, FixedState>)>;
+type Keyed = Vec<ByValue>;
+
+/// Routes that want a header to have one value.
+#[derive(Debug)]
+struct ByValue {
+    header: Box<str>,
+    /// The header's bit among those that are looked for at once.
+    bit: Option<u8>,
+    /// By that value, ascending.
+    routes: HashMap<Box<[u8]>, Vec<u32>, FixedState>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct PathIndex {
@@ -117,10 +129,10 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn finish(mut self, any_case: Option<Box<PathIndex>>) -> PathIndex {
+    fn finish(mut self, any_case: Option<Box<PathIndex>>, fields: &Fields) -> PathIndex {
         let mut index = PathIndex { nodes: vec![Node::default()], any_case, ..PathIndex::default() };
         for key in self.order {
-            let list = RouteList::new(&self.lists.remove(&key).unwrap_or_default());
+            let list = RouteList::new(&self.lists.remove(&key).unwrap_or_default(), fields);
             let (kind, text) = key;
             match kind {
                 0 => drop(index.exact.insert(text, list)),
@@ -136,8 +148,8 @@ impl<'a> Builder<'a> {
 }
 
 impl PathIndex {
-    /// Over those of `routes` that `serves` wants, in their order.
-    pub(super) fn new(routes: &[Route], serves: impl Fn(u32) -> bool) -> Self {
+    /// Over those of `routes` that `serves` wants, in their order. `fields` knows the headers that they want.
+    pub(super) fn new(routes: &[Route], fields: &Fields, serves: impl Fn(u32) -> bool) -> Self {
         let (mut exact_case, mut any_case) = (Builder::default(), None);
         for (number, route) in (0..).zip(routes).filter(|(number, _)| serves(*number)) {
             let is_text =
@@ -148,7 +160,7 @@ impl PathIndex {
                 exact_case.add(number, route, false);
             }
         }
-        exact_case.finish(any_case.map(|builder| Box::new(builder.finish(None))))
+        exact_case.finish(any_case.map(|builder| Box::new(builder.finish(None, fields))), fields)
     }
 
     /// The lowest-numbered route at the path whose conditions hold. `path` has no query.
@@ -238,22 +250,41 @@ impl PathIndex {
 }
 
 impl RouteList {
-    fn new(routes: &[(u32, &Route)]) -> Self {
+    fn new(routes: &[(u32, &Route)], fields: &Fields) -> Self {
+        let all = || routes.iter().map(|(number, _)| *number);
         if routes.len() <= FEW {
-            return Self { routes: routes.iter().map(|(number, _)| *number).collect(), keyed: None };
+            return Self { routes: all().collect(), keyed: None };
         }
+        let header_of =
+            |route: &Route| route.conditions.iter().find_map(exact_header).map(|(name, _)| name.to_owned());
+        let mut wanted: HashMap<String, usize, FixedState> = HashMap::default();
+        for (_, route) in routes {
+            if let Some(header) = header_of(route) {
+                *wanted.entry(header).or_default() += 1;
+            }
+        }
+        // Few routes of one header are passed over by its bit, where it has one.
+        let is_keyed = |header: &str| {
+            let count = wanted.get(header).copied().unwrap_or(0);
+            count > FEW || fields.bit(header).is_none()
+        };
         let mut plain = Vec::new();
         let mut keyed = Keyed::new();
         for (number, route) in routes {
-            let Some((header, value)) = route.conditions.iter().find_map(exact_header) else {
+            let exact = route.conditions.iter().find_map(exact_header).filter(|(header, _)| is_keyed(header));
+            let Some((header, value)) = exact else {
                 plain.push(*number);
                 continue;
             };
-            let at = keyed.iter().position(|(name, _)| **name == *header).unwrap_or_else(|| {
-                keyed.push((header.into(), HashMap::default()));
+            let at = keyed.iter().position(|part| *part.header == *header).unwrap_or_else(|| {
+                keyed.push(ByValue {
+                    header: header.into(),
+                    bit: fields.bit(header),
+                    routes: HashMap::default(),
+                });
                 keyed.len() - 1
             });
-            keyed[at].1.entry(value.as_bytes().into()).or_default().push(*number);
+            keyed[at].routes.entry(value.as_bytes().into()).or_default().push(*number);
         }
         Self { routes: plain.into(), keyed: (!keyed.is_empty()).then(|| Box::new(keyed)) }
     }
@@ -263,9 +294,12 @@ impl RouteList {
     fn first(&self, search: &impl Search, best: &mut u32) {
         first_of(&self.routes, search, best);
         if let Some(keyed) = &self.keyed {
-            for (header, by_value) in &**keyed {
+            for ByValue { header, bit, routes } in &**keyed {
+                if bit.is_some_and(|bit| !search.has(bit)) {
+                    continue;
+                }
                 search.values(header, |value| {
-                    if let Some(routes) = by_value.get(value) {
+                    if let Some(routes) = routes.get(value) {
                         first_of(routes, search, best);
                     }
                 });

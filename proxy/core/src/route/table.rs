@@ -144,8 +144,9 @@ impl RouteTable {
             let mut compiler = Compiler { config: name, node, labels: &mut labels, fields: &mut fields };
             routes.extend(compiler.routes(number, host, &mut slot_of));
             let compiled = &routes[offset..];
-            let paths = (host.routes.len() > FEW_ROUTES)
-                .then(|| Box::new(PathIndex::new(&host.routes, |number| compiled[number as usize].serves)));
+            let paths = (host.routes.len() > FEW_ROUTES).then(|| {
+                Box::new(PathIndex::new(&host.routes, &fields, |number| compiled[number as usize].serves))
+            });
             let offset = u32::try_from(offset).unwrap_or(u32::MAX);
             virtual_hosts.push(HostTable { paths, fields, offset });
         }
@@ -274,19 +275,29 @@ struct HostSearch<'a, R> {
     present: Cell<Option<u64>>,
 }
 
+impl<R: RequestView> HostSearch<'_, R> {
+    /// The bits of the headers that are there.
+    #[inline]
+    fn present(&self) -> u64 {
+        self.present.get().unwrap_or_else(|| {
+            let present = self.host.fields.present(self.request);
+            self.present.set(Some(present));
+            present
+        })
+    }
+}
+
 impl<R: RequestView> Search for HostSearch<'_, R> {
+    #[inline]
+    fn has(&self, bit: u8) -> bool {
+        self.present() >> bit & 1 != 0
+    }
+
     #[inline]
     fn matches(&self, number: u32) -> bool {
         let route = &self.table.routes[(self.host.offset + number) as usize];
-        if route.required != 0 {
-            let present = self.present.get().unwrap_or_else(|| {
-                let present = self.host.fields.present(self.request);
-                self.present.set(Some(present));
-                present
-            });
-            if present & route.required != route.required {
-                return false;
-            }
+        if route.required != 0 && self.present() & route.required != route.required {
+            return false;
         }
         let conditions = &self.config.routes[number as usize].conditions;
         route.serves && conditions.iter().all(|condition| condition::holds(condition, self.request))

@@ -124,6 +124,12 @@ impl Resources {
         routes.chain(endpoints).collect()
     }
 
+    /// Whether what a file held is held still. Listeners and clusters of files are, for as long as nobody removes them.
+    pub fn holds_file(&self, type_url: &str, path: &str) -> bool {
+        let is_own = [type_url::LISTENER, type_url::CLUSTER].contains(&type_url);
+        is_own || self.files.contains_key(path)
+    }
+
     /// Says what is known of the proxy itself.
     pub fn set_node(&mut self, node: NodeFacts) {
         self.node = Arc::new(node);
