@@ -229,17 +229,38 @@ impl Controller {
         }
     }
 
+    /// Opens what the listeners need. One that cannot be opened, or whose address another one has, is put back as it was.
     fn open_listeners(&mut self, review: &mut Review) {
-        let listeners: Vec<_> = review.resources().listeners().map(|held| held.value.clone()).collect();
+        // What is put back takes its old address again, and may be in another's way then: each round refuses one, and those
+        // that stay as they are cannot be refused.
+        while let Some((name, reason)) = self.refusable_listener(review) {
+            review.refuse_listener(self.client.resources(), &name, reason);
+        }
+    }
+
+    /// A listener that cannot be served as it is now, and why.
+    fn refusable_listener(&mut self, review: &Review) -> Option<(String, String)> {
+        let current: HashMap<_, _> = self
+            .client
+            .resources()
+            .listeners()
+            .map(|held| (held.value.name.clone(), held.value.address.clone()))
+            .collect();
+        let (kept, fresh): (Vec<_>, Vec<_>) = review
+            .resources()
+            .listeners()
+            .map(|held| held.value.clone())
+            .partition(|listener| current.get(&listener.name) == Some(&listener.address));
+        // Port 0 is another port each time, but one socket would serve both.
         let mut owners: HashMap<Address, ListenerName> = HashMap::new();
-        for listener in listeners {
-            // Static ones come first. Port 0 is another port each time, but one socket would serve both.
-            if let Some(owner) = owners.insert(listener.address.clone(), listener.name.clone()) {
-                owners.insert(listener.address.clone(), owner.clone());
+        for listener in kept.iter().chain(&fresh) {
+            if let Some(owner) = owners.get(&listener.address) {
                 let reason = format!("listener \"{owner}\" already has {}", listener.address);
-                review.refuse_listener(self.client.resources(), listener.name.as_str(), reason);
-                continue;
+                return Some((listener.name.to_string(), reason));
             }
+            owners.insert(listener.address.clone(), listener.name.clone());
+        }
+        for listener in kept.iter().chain(&fresh) {
             let opened = self.sockets.open(&listener.address, self.workers.len()).map_err(|e| e.to_string());
             let opened = opened.and_then(|()| {
                 let mut logs = listener.http.access_logs.iter();
@@ -247,10 +268,15 @@ impl Controller {
                     self.logs.open(&log.sink).map_err(|e| format!("access log {}: {e}", log.sink))
                 })
             });
-            if let Err(reason) = opened {
-                review.refuse_listener(self.client.resources(), listener.name.as_str(), reason);
+            // What is the same as before cannot be put back.
+            let is_same = self.client.resources().listeners().any(|held| Arc::ptr_eq(&held.value, listener));
+            if let Err(reason) = opened
+                && !is_same
+            {
+                return Some((listener.name.to_string(), reason));
             }
         }
+        None
     }
 
     fn publish(&mut self, snapshot: Snapshot) {

@@ -75,7 +75,9 @@ async fn keep_resolved(controller: SharedController, cluster: ClusterName, targe
         }
         let assignment = expanded(&targets, &known);
         // An empty one as well the first time: the cluster need not wait for a name that nobody knows.
-        if last.as_ref() != Some(&assignment) {
+        // A cluster that was gone for a moment has lost what was found.
+        let is_held = controller.borrow().client.resources().holds_resolved(&cluster);
+        if last.as_ref() != Some(&assignment) || !is_held {
             controller.borrow_mut().receive_resolved(cluster.clone(), targets.clone(), assignment.clone());
             last = Some(assignment);
         }

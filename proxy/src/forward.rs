@@ -144,7 +144,7 @@ async fn exchange_with_upstream(
     let _in_flight = admitted.inspect_err(|_| cluster.cells.request_overflows.add(1))?;
     edits::request(cx, routed, exchange);
     if route.table.host_config(route.compiled()).counts_attempts {
-        exchange.added.extend_from_slice(b"x-envoy-attempt-count: 1\r\n");
+        edits::attempt_count(exchange);
     }
     edits::target(routed, forward, cluster.table.hostname(endpoint), exchange);
     let mut upload = Upload::prepare(cx, exchange, &pool)?;
@@ -232,8 +232,9 @@ fn choose_arm(
     if let Some(from) = taken.spilled_from {
         route.cells[from].spilled.add(1);
     }
-    if let Some(user) = &taken.cookie {
-        set_cookie(split, user, taken.arm, &mut exchange.answered);
+    for user in &taken.cookies {
+        // The user belongs to the arm that should have taken it, and comes back when that does.
+        set_cookie(split, user, taken.spilled_from.unwrap_or(taken.arm), &mut exchange.answered);
     }
     let cluster = cluster.ok_or(Answer::NoCluster(forward.cluster_not_found))?;
     routed.cluster = Some(cluster.clone());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use proxy_core::config::Address;
 use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
@@ -102,7 +103,12 @@ fn said(error: &io::Error) -> String {
 #[derive(Default)]
 pub(crate) struct Sockets {
     open: HashMap<Address, Vec<Acceptor>>,
+    /// When an address was closed here: workers may hold its sockets a moment longer.
+    closed: HashMap<Address, Instant>,
 }
+
+/// How long a worker may hold a socket that was closed.
+const LINGERS: Duration = Duration::from_secs(10);
 
 impl Sockets {
     /// Opens the address unless it is open. Connections queue from here on.
@@ -120,7 +126,10 @@ impl Sockets {
         if self.open.contains_key(address) {
             return Ok(());
         }
-        let is_ours = self.open.keys().any(|open| overlap(open, address));
+        let now = Instant::now();
+        self.closed.retain(|_, since| now.saturating_duration_since(*since) < LINGERS);
+        let is_ours =
+            self.closed.contains_key(address) || self.open.keys().any(|open| overlap(open, address));
         let acceptors = bind(address, workers, mode, is_ours)
             .map_err(|source| OpenError { address: address.clone(), source })?;
         self.open.insert(address.clone(), acceptors);
@@ -142,7 +151,14 @@ impl Sockets {
 
     /// Closes every address that is not wanted any more.
     pub(crate) fn retain(&mut self, wanted: impl Fn(&Address) -> bool) {
-        self.open.retain(|address, _| wanted(address));
+        let now = Instant::now();
+        self.open.retain(|address, _| {
+            let stays = wanted(address);
+            if !stays {
+                self.closed.insert(address.clone(), now);
+            }
+            stays
+        });
     }
 }
 
@@ -156,7 +172,7 @@ fn overlap(a: &Address, b: &Address) -> bool {
     }
 }
 
-/// `is_ours`: the port is held here already, by a wider or narrower address.
+/// `is_ours`: the port is held here already, by a wider or narrower address or by a worker that is about to let it go.
 fn bind(address: &Address, workers: usize, mode: Option<u32>, is_ours: bool) -> io::Result<Vec<Acceptor>> {
     match address {
         Address::Socket(address) => {
@@ -171,6 +187,9 @@ fn bind(address: &Address, workers: usize, mode: Option<u32>, is_ours: bool) -> 
             sockets.map(|socket| socket.map(|s| Acceptor::Tcp(s.into()))).collect()
         }
         Address::Pipe(path) => {
+            if is_ours {
+                let _ = std::fs::remove_file(path);
+            }
             remove_stale(path)?;
             let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
             socket.set_nonblocking(true)?;

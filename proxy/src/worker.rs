@@ -367,12 +367,20 @@ impl Worker {
         arms: &[proxy_core::config::Arm],
     ) -> Rc<RefCell<Sequence>> {
         let mut sequences = self.sequences.borrow_mut();
-        if let Some(sequence) = sequences.get(label) {
-            sequence.borrow_mut().rebase(arms);
-            return sequence.clone();
-        }
-        let phase = Phase { worker: self.id as u32, workers: self.peers.len() as u32 };
-        let sequence = Rc::new(RefCell::new(Sequence::new(arms, phase)));
+        let sequence = match sequences.get(label) {
+            Some(known) if known.borrow().is_over(arms) => return known.clone(),
+            Some(known) => {
+                // A copy: requests that are under way on another snapshot go on with the arms that they know.
+                let mut next = known.borrow().clone();
+                next.rebase(arms);
+                next
+            }
+            None => {
+                let phase = Phase { worker: self.id as u32, workers: self.peers.len() as u32 };
+                Sequence::new(arms, phase)
+            }
+        };
+        let sequence = Rc::new(RefCell::new(sequence));
         sequences.insert(label.clone(), sequence.clone());
         sequence
     }

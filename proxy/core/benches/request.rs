@@ -27,6 +27,7 @@ use proxy_core::http1::{
     Version, parse_request, parse_response, write_request, write_response,
 };
 use proxy_core::path::{self, PathRules};
+use proxy_core::pattern::Pattern;
 use proxy_core::route::{RequestView, RouteTable};
 use proxy_core::split::{Phase, Rendezvous, Sequence};
 
@@ -223,6 +224,16 @@ const CASES: &[Case] = &[
     ("match, behind 1,000 prefixes", || matching(1_000, 0)),
     ("match, behind 10,000 prefixes", || matching(10_000, 0)),
     ("match, behind 20 header routes", || matching(0, 20)),
+    ("match, behind 1,000 expressions", || {
+        let expression = |i: usize| {
+            let pattern = Pattern::new(&format!("/service-{i}/[^/]+/items/[0-9]+")).expect("valid");
+            Route::forwarding(PathMatch::Regex(pattern), vec![], arms(&[95, 5]))
+        };
+        let mut routes: Vec<_> = (0..1_000).map(expression).collect();
+        routes.push(Route::forwarding(PathMatch::Prefix("/".into()), vec![], arms(&[95, 5])));
+        let host = VirtualHost::new("h", vec![Domain::Any], routes);
+        in_table(compiled(RouteConfiguration::new("r", vec![host])), 1_000)
+    }),
     ("match, behind 1,000 hosts", || in_table(compiled(hosts(1_000)), 999)),
     ("match, behind 10,000 hosts", || in_table(compiled(hosts(10_000)), 9_999)),
     ("split, sequence of 2", || {

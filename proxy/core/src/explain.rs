@@ -220,7 +220,7 @@ fn forwarding(
     Forwarding {
         route: route.label.clone(),
         decision: decision(split, &route.choice, chosen.way),
-        makes_cookie: chosen.cookie.is_some() && spilled_from.is_none(),
+        makes_cookie: !chosen.cookies.is_empty(),
         spilled_from,
         cluster_not_found: forward.cluster_not_found,
         arms,

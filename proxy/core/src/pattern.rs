@@ -10,7 +10,7 @@ use regex_automata::{Anchored, Input};
 /// Bytes that the compiled form of one expression may take; a few hundred states of ordinary expressions.
 const SIZE_LIMIT: usize = 256 << 10;
 /// The same for a set of expressions that are tried at once.
-const SET_SIZE_LIMIT: usize = 16 << 20;
+const SET_SIZE_LIMIT: usize = 256 << 10;
 
 /// A regular expression. Two are equal if they are written alike.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use proxy_core::access::Record;
 use proxy_core::config::{EditList, EditLists, Forward, HeaderEdits, HeaderText, HostRewrite, PathRewrite};
 use proxy_core::edit::{self, Lines};
-use proxy_core::http1::{self, HeaderId};
+use proxy_core::http1::{self, HeaderId, HeaderSpan, Method};
 use proxy_core::rewrite;
 use proxy_core::route::HeadView;
 
@@ -27,6 +27,20 @@ fn lists(routed: &Routed) -> impl Iterator<Item = &EditLists> {
         _ => [None; 4],
     };
     levels.into_iter().flatten().filter_map(HeaderEdits::lists)
+}
+
+const ATTEMPT_COUNT: &[u8] = b"x-envoy-attempt-count";
+
+/// Tells the endpoint that this is the first attempt, whatever anybody said before.
+pub(super) fn attempt_count(exchange: &mut Exchange) {
+    let Exchange { request, from_client, added, .. } = exchange;
+    drop_lines(&mut request.headers, from_client, ATTEMPT_COUNT);
+    added.extend_from_slice(b"x-envoy-attempt-count: 1\r\n");
+}
+
+fn drop_lines(headers: &mut [HeaderSpan], buffer: &[u8], name: &[u8]) {
+    let named = |line: &&mut HeaderSpan| line.name.slice(buffer).eq_ignore_ascii_case(name);
+    headers.iter_mut().filter(named).for_each(|line| line.dropped = true);
 }
 
 fn has_edits(routed: &Routed) -> bool {
@@ -61,12 +75,6 @@ pub(super) fn response(cx: &RequestContext<'_>, routed: &Routed, exchange: &mut 
     if has_edits(routed) {
         edit_response(cx, routed, exchange, exchange.response.status);
     }
-    // What the route says of it stands in the place of what would be written here.
-    let added = &exchange.answered;
-    if !added.is_empty() {
-        let says = |name: &[u8]| added.split(|b| *b == b'\n').any(|line| line.starts_with(name));
-        exchange.response.has_date |= says(b"date:");
-    }
 }
 
 /// Edits the lines of a reply of our own, which has none but those that are added.
@@ -90,7 +98,9 @@ fn edit_response(cx: &RequestContext<'_>, routed: &Routed, exchange: &mut Exchan
     }
     if route.table.host_config(route.compiled()).answers_attempts && routed.cluster.is_some() {
         let line = format!("x-envoy-attempt-count: {}\r\n", exchange.progress.attempts.max(1));
-        exchange.answered.extend_from_slice(line.as_bytes());
+        let Exchange { response, from_upstream, answered, .. } = exchange;
+        drop_lines(&mut response.headers, from_upstream, ATTEMPT_COUNT);
+        answered.extend_from_slice(line.as_bytes());
     }
 }
 
@@ -122,6 +132,10 @@ pub(super) fn target(routed: &Routed, forward: &Forward, hostname: &str, exchang
     if forward.path == PathRewrite::Keep && forward.host == HostRewrite::Keep && arm_host.is_none() {
         return;
     }
+    if exchange.request.method == Method::Connect {
+        // Its target is the authority, and both must stay the same (RFC 9112 §3.2.3).
+        return;
+    }
     let Exchange { request, from_client, added, target, host, .. } = exchange;
     let original = request.path.slice(from_client);
     let view = HeadView { head: request, buffer: from_client, added, default_host: "" };
@@ -139,9 +153,11 @@ pub(super) fn target(routed: &Routed, forward: &Forward, hostname: &str, exchang
     }
     if !http1::is_host(host) {
         host.clear();
+        // What the route asks for is not there: the arm's own stays.
+        host.extend_from_slice(arm_host.unwrap_or_default().as_bytes());
     }
     let rewrote = rewrite::path(&forward.path, &route.config().path, original, target);
-    let mut note = |name: &[u8], value: &[u8]| {
+    let note = |added: &mut Vec<u8>, name: &[u8], value: &[u8]| {
         for part in [name, b": ", value, b"\r\n"] {
             added.extend_from_slice(part);
         }
@@ -156,14 +172,18 @@ pub(super) fn target(routed: &Routed, forward: &Forward, hostname: &str, exchang
     };
     if rewrote {
         replaced(b"x-envoy-original-path");
-        note(b"x-envoy-original-path", original);
+        note(added, b"x-envoy-original-path", original);
     }
     if !host.is_empty() {
         let authority = request.authority.slice(from_client);
         replaced(b"x-envoy-original-host");
-        note(b"x-envoy-original-host", authority);
-        if forward.appends_forwarded_host {
-            note(b"x-forwarded-host", authority);
+        note(added, b"x-envoy-original-host", authority);
+        // At the edge it is there already.
+        let is_there = added.split(|byte| *byte == b'\n').any(|line| {
+            line.strip_prefix(b"x-forwarded-host: ").is_some_and(|value| value.trim_ascii_end() == authority)
+        });
+        if forward.appends_forwarded_host && !is_there {
+            note(added, b"x-forwarded-host", authority);
         }
     }
 }

@@ -76,6 +76,7 @@ where
 {
     let stall = cx.client_stall(plan.write);
     read_final_head(cx, plan, upstream, client, exchange, upload).await?;
+    let own_lines = exchange.answered.len();
     edits::response(cx, routed, exchange);
     let http = cx.http();
     let Exchange { request, response, from_upstream, out, answered, progress, .. } = exchange;
@@ -122,7 +123,11 @@ where
         out.extend_from_slice(at_hand);
     }
     // A head that promises no body leaves nothing to read; what is there all the same belongs to nobody.
-    let relayed = body.relay(at_hand).map_err(|_| Reason::UpstreamProtocol)?;
+    let Ok(relayed) = body.relay(at_hand) else {
+        // Nothing of the response leaves, and the reply in its place is edited for itself.
+        answered.truncate(own_lines);
+        return Err(Reason::UpstreamProtocol.into());
+    };
     let chunked_anew = response.framing == ResponseFraming::UntilClose && output != Output::Content;
     append_body(out, &at_hand[..relayed.kept], chunked_anew);
     out.extend_from_slice(body.tail());

@@ -175,9 +175,6 @@ fn direct(
         let text = String::from_utf8_lossy(&body).into_owned();
         return local_reply(http, record, &text, method, edits, out);
     }
-    if edits.added.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"content-type:")) {
-        content_type = "";
-    }
     let bodiless = method == Method::Head || matches!(response.status, 204 | 304);
     let written = LocalReply { status: response.status, content_type, body: &body, is_head: bodiless };
     out.clear();

@@ -59,8 +59,8 @@ pub(crate) struct Taken {
     pub(crate) arm: usize,
     /// The arm that should have taken it, and had no usable endpoint.
     pub(crate) spilled_from: Option<usize>,
-    /// A cookie for the response.
-    pub(crate) cookie: Option<NewUser>,
+    /// Cookies for the response.
+    pub(crate) cookies: Vec<NewUser>,
 }
 
 /// A cluster's turn and pools.
@@ -216,11 +216,11 @@ impl RouteView {
             true => route.spill(split, &chosen, &usable).or_else(|| self.spill(split, &usable)),
             false => None,
         };
-        match other {
-            // The user comes back to the arm when it does, so the cookie says nothing of this.
-            Some(other) => Taken { arm: other, spilled_from: Some(arm), cookie: None },
-            None => Taken { arm, spilled_from: None, cookie: chosen.cookie },
-        }
+        let (arm, spilled_from) = match other {
+            Some(other) => (other, Some(arm)),
+            None => (arm, None),
+        };
+        Taken { arm, spilled_from, cookies: chosen.cookies }
     }
 
     /// The turn of one of the arms that are usable, by their weights.

@@ -108,11 +108,12 @@ pub fn write_response(out: &mut Vec<u8>, buffer: &[u8], head: &ResponseHead, edi
     let renames = matches!(edits.server, ServerHeader::Overwrite(_));
     copy_lines(out, buffer, &head.headers, head.len, |id| renames && id == HeaderId::Server);
     match edits.server {
+        _ if says(edits.added, b"server:") => {}
         ServerHeader::Overwrite(name) => write_line(out, b"server", name.as_bytes()),
         ServerHeader::IfAbsent(name) if !head.has_server => write_line(out, b"server", name.as_bytes()),
         ServerHeader::IfAbsent(_) | ServerHeader::PassThrough => {}
     }
-    if !head.has_date {
+    if !head.has_date && !says(edits.added, b"date:") {
         write_line(out, b"date", edits.date);
     }
     out.extend_from_slice(edits.added);
@@ -153,25 +154,34 @@ pub fn write_local_reply(out: &mut Vec<u8>, reply: &LocalReply<'_>, edits: &Resp
     let _ = write!(out, "HTTP/1.1 {status} {}\r\n", reason_phrase(status));
     // Neither has a body, and 204 not even a length (RFC 9110 §8.6, §15.3.5, §15.4.5).
     let bodiless = matches!(status, 204 | 304);
-    if !content_type.is_empty() && !bodiless {
+    if !content_type.is_empty() && !bodiless && !says(edits.added, b"content-type:") {
         write_line(out, b"content-type", content_type.as_bytes());
     }
     if !bodiless {
         let _ = write!(out, "content-length: {}\r\n", body.len());
     }
     match edits.server {
+        _ if says(edits.added, b"server:") => {}
         ServerHeader::Overwrite(name) | ServerHeader::IfAbsent(name) => {
             write_line(out, b"server", name.as_bytes());
         }
         ServerHeader::PassThrough => {}
     }
-    write_line(out, b"date", edits.date);
+    if !says(edits.added, b"date:") {
+        write_line(out, b"date", edits.date);
+    }
     out.extend_from_slice(edits.added);
     write_connection(out, edits.client, edits.keep_alive);
     out.extend_from_slice(b"\r\n");
     if !is_head && !bodiless {
         out.extend_from_slice(body);
     }
+}
+
+/// Whether one of the lines that are added begins so: it stands in the place of what would be written, as such a line comes once
+/// (RFC 9110 §5.3).
+fn says(added: &[u8], name: &[u8]) -> bool {
+    !added.is_empty() && added.split(|byte| *byte == b'\n').any(|line| line.starts_with(name))
 }
 
 /// The registered phrases of the statuses that a proxy gives or a configuration is likely to ask for.

@@ -62,7 +62,8 @@ impl SubsetChoices {
         let Some(parts) = &self.subsets else { return (&self.all, Way::All) };
         let (choices, way) = match labels {
             None => (self.fallback(parts, &parts.config.fallback, None), Way::Fallback),
-            Some(labels) => match parts.by_labels.get(labels).filter(|choices| !choices.is_empty()) {
+            // A subset whose endpoints are all unwell is that subset still, as in Envoy.
+            Some(labels) => match parts.by_labels.get(labels) {
                 Some(choices) => (Some(choices), Way::Subset),
                 None => {
                     let mut selectors = parts.config.selectors.iter();
@@ -72,9 +73,10 @@ impl SubsetChoices {
                 }
             },
         };
-        match choices.filter(|choices| !choices.is_empty()) {
+        match choices {
+            Some(choices) if !choices.is_empty() => (choices, way),
+            _ if parts.config.panic_mode_any => (&self.all, Way::Fallback),
             Some(choices) => (choices, way),
-            None if parts.config.panic_mode_any => (&self.all, Way::Fallback),
             None => (&parts.nobody, Way::Fallback),
         }
     }
@@ -91,7 +93,7 @@ impl SubsetChoices {
             SubsetFallback::Default => Some(&parts.default),
             SubsetFallback::Keys(keys) => {
                 let fewer = picked(labels?, keys)?;
-                parts.by_labels.get(&fewer).filter(|choices| !choices.is_empty()).or_else(|| {
+                parts.by_labels.get(&fewer).or_else(|| {
                     // The smaller selector may have a way out of its own.
                     let mut selectors = parts.config.selectors.iter();
                     let selector = selectors.find(|selector| selector.keys == *keys)?;

@@ -220,7 +220,7 @@ fn a_subset_is_the_endpoints_with_the_labels() {
     };
     assert_eq!(of(&[("version", "2")]), (vec![(1, 50), (2, 50)], Way::Subset));
     assert_eq!(of(&[("version", "2"), ("stage", "test")]), (vec![(2, 100)], Way::Subset));
-    assert_eq!(of(&[("version", "3")]), (vec![], Way::Fallback));
+    assert_eq!(of(&[("version", "3")]), (vec![], Way::Subset), "all of it is unwell");
     assert_eq!(of(&[("stage", "prod")]), (vec![], Way::Fallback), "no selector has this key alone");
     assert_eq!(shares(compiled.of(None).0), []);
 }

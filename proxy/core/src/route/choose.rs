@@ -17,8 +17,8 @@ pub struct Chosen {
     pub way: Way,
     /// The hash of the user's key, where the user decided.
     user: Option<u64>,
-    /// A cookie that the response brings.
-    pub cookie: Option<NewUser>,
+    /// Cookies that the response brings.
+    pub cookies: Vec<NewUser>,
 }
 
 /// What decided which arm takes a request.
@@ -51,7 +51,7 @@ pub struct NewUser {
 
 impl Chosen {
     const fn of(arm: Option<usize>, way: Way) -> Self {
-        Self { arm, way, user: None, cookie: None }
+        Self { arm, way, user: None, cookies: Vec::new() }
     }
 }
 
@@ -81,8 +81,8 @@ impl CompiledRoute {
                 by_number(split, number)
             }
             (_, SplitBy::Hash(policies)) => {
-                let (hash, cookie) = hash(policies, request);
-                Chosen { cookie, ..by_number(split, hash) }
+                let (hash, cookies) = hash(policies, request);
+                Chosen { cookies, ..by_number(split, hash) }
             }
             _ => Chosen::of(None, Way::Turn),
         }
@@ -114,7 +114,8 @@ fn by_number(split: &Split, number: Option<u64>) -> Chosen {
 fn by_user(rendezvous: &Rendezvous, split: &Split, key: &SplitKey, request: &impl RequestView) -> Chosen {
     let stays = |user: &[u8], cookie: Option<NewUser>| {
         let user = rendezvous.hash(user);
-        Chosen { arm: Some(rendezvous.pick_hashed(user)), way: Way::User, user: Some(user), cookie }
+        let arm = Some(rendezvous.pick_hashed(user));
+        Chosen { arm, way: Way::User, user: Some(user), cookies: cookie.into_iter().collect() }
     };
     let user = match &key.source {
         KeySource::Header(name) => request.header(name.as_bytes()).next(),
@@ -141,13 +142,13 @@ fn by_user(rendezvous: &Rendezvous, split: &Split, key: &SplitKey, request: &imp
                     let holds = |name: &ArmName| named.is_some_and(|named| *named == *cookie_text(name));
                     if let Some(arm) = split.arms.iter().position(|arm| arm.drains && holds(&arm.name)) {
                         let user = Some(rendezvous.hash(id));
-                        return Chosen { arm: Some(arm), way: Way::Draining, user, cookie: None };
+                        return Chosen { arm: Some(arm), way: Way::Draining, user, cookies: Vec::new() };
                     }
                     let mut chosen = stays(id, None);
                     let is_named = chosen.arm.is_some_and(|arm| holds(&split.arms[arm].name));
                     if !is_named {
-                        chosen.cookie =
-                            Some(NewUser { id: id.into(), named: named.map(Into::into), policy: None });
+                        let named = named.map(Into::into);
+                        chosen.cookies.push(NewUser { id: id.into(), named, policy: None });
                     }
                     return chosen;
                 }
@@ -160,10 +161,10 @@ fn by_user(rendezvous: &Rendezvous, split: &Split, key: &SplitKey, request: &imp
     }
 }
 
-/// Envoy's hash of a request, and the cookie that has to be made for it.
-fn hash(policies: &[HashPolicy], request: &impl RequestView) -> (Option<u64>, Option<NewUser>) {
+/// Envoy's hash of a request, and the cookies that have to be made for it.
+fn hash(policies: &[HashPolicy], request: &impl RequestView) -> (Option<u64>, Vec<NewUser>) {
     let mut hash: Option<u64> = None;
-    let mut made = None;
+    let mut made = Vec::new();
     for (number, HashPolicy { source, terminal }) in policies.iter().enumerate() {
         let new = match source {
             HashSource::Header(name, rewrite) => {
@@ -197,7 +198,7 @@ fn hash(policies: &[HashPolicy], request: &impl RequestView) -> (Option<u64>, Op
                     (None, Some(_)) => {
                         let id: Box<[u8]> = format!("{:016x}", request.draw()).into_bytes().into();
                         let hash = split::envoy_hash(&[&id]);
-                        made = Some(NewUser { id, named: None, policy: Some(number) });
+                        made.push(NewUser { id, named: None, policy: Some(number) });
                         hash
                     }
                     (None, None) => None,

@@ -90,9 +90,13 @@ struct Node {
 #[derive(Debug)]
 struct Expressions {
     routes: Vec<(u32, Pattern)>,
-    /// All of them at once, unless that is too large.
-    set: Option<PatternSet>,
+    /// Each [`AT_ONCE`] of them at once, unless that is too large.
+    sets: Vec<Option<PatternSet>>,
 }
+
+/// Expressions that are tried at once. More would be faster still; but what a search may need to remember grows with their
+/// number times their size.
+const AT_ONCE: usize = 16;
 
 /// A kind of condition and its text.
 type Place = (u8, Box<[u8]>);
@@ -342,37 +346,42 @@ impl Expressions {
         if routes.is_empty() {
             return None;
         }
-        let patterns: Vec<_> = routes.iter().map(|(_, pattern)| pattern).collect();
         // One alone is its own set.
-        let set = if patterns.len() > 1 { PatternSet::new(&patterns) } else { None };
-        Some(Self { set, routes })
+        let set = |part: &[(u32, Pattern)]| {
+            let patterns: Vec<_> = part.iter().map(|(_, pattern)| pattern).collect();
+            if patterns.len() > 1 { PatternSet::new(&patterns) } else { None }
+        };
+        let sets = routes.chunks(AT_ONCE).map(set).collect();
+        Some(Self { routes, sets })
     }
 
     fn first(&self, path: &[u8], search: &impl Search, best: &mut u32) {
-        let mut rest = &self.routes[..];
-        if let Some(set) = &self.set {
-            if rest.first().is_none_or(|(route, _)| *route >= *best) {
+        for (part, set) in self.routes.chunks(AT_ONCE).zip(&self.sets) {
+            if part.first().is_none_or(|(route, _)| *route >= *best) {
                 return;
             }
-            let Some(first) = set.first(path) else { return };
-            let (route, _) = &rest[first];
-            if *route >= *best {
-                return;
+            let mut rest = part;
+            if let Some(set) = set {
+                let Some(first) = set.first(path) else { continue };
+                let (route, _) = &part[first];
+                if *route >= *best {
+                    return;
+                }
+                if search.matches(*route) {
+                    *best = *route;
+                    return;
+                }
+                // Its other conditions failed: those behind it are tried one by one.
+                rest = &part[first + 1..];
             }
-            if search.matches(*route) {
-                *best = *route;
-                return;
-            }
-            // Its other conditions failed: those behind it are tried one by one.
-            rest = &rest[first + 1..];
-        }
-        for (route, pattern) in rest {
-            if *route >= *best {
-                return;
-            }
-            if pattern.matches(path) && search.matches(*route) {
-                *best = *route;
-                return;
+            for (route, pattern) in rest {
+                if *route >= *best {
+                    return;
+                }
+                if pattern.matches(path) && search.matches(*route) {
+                    *best = *route;
+                    return;
+                }
             }
         }
     }

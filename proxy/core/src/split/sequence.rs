@@ -141,6 +141,15 @@ impl Sequence {
         best
     }
 
+    /// Whether it is one over exactly these arms and shares.
+    pub fn is_over(&self, arms: &[Arm]) -> bool {
+        let other = Self::at_rest(arms);
+        let same = |(a, b): (&Credit, &Credit)| a.name == b.name && a.weight == b.weight;
+        self.total == other.total
+            && self.arms.len() == other.arms.len()
+            && self.arms.iter().zip(&other.arms).all(same)
+    }
+
     /// Takes over new arms and weights. An arm keeps, by name, what it is owed, so that a 1 % arm is served even if
     /// weights change 20 times a second.
     pub fn rebase(&mut self, arms: &[Arm]) {

@@ -274,7 +274,9 @@ impl AdsClient {
         // The routes of this stream are here; inline ones come with their listeners. (A second response of clusters is no
         // sign that they are near: the simulation has a server whose configuration changes before it comes to the routes.)
         let inline = review.candidate.wanted_routes().is_empty();
-        if review.kind == Some(Kind::Routes) || (review.kind == Some(Kind::Listener) && inline) {
+        let of_stream = review.origin == Origin::Ads || self.subscriptions.listeners != Some(Origin::Ads);
+        if of_stream && (review.kind == Some(Kind::Routes) || (review.kind == Some(Kind::Listener) && inline))
+        {
             review.candidate.awaits_routes = false;
         }
         review.config =

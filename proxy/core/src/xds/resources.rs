@@ -130,6 +130,11 @@ impl Resources {
         is_own || self.files.contains_key(path)
     }
 
+    /// Whether the addresses of a cluster are held still.
+    pub fn holds_resolved(&self, cluster: &ClusterName) -> bool {
+        self.resolved.contains_key(cluster)
+    }
+
     /// Says what is known of the proxy itself.
     pub fn set_node(&mut self, node: NodeFacts) {
         self.node = Arc::new(node);
@@ -188,6 +193,11 @@ impl Resources {
             self.served_listeners.remove(name);
             return;
         };
+        if let RouteSource::RdsFile(_, path) = &held.value.routes
+            && let Some(file) = current.files.get(path)
+        {
+            self.files.entry(path.clone()).or_insert_with(|| file.clone());
+        }
         if let RouteSource::Rds(routes) = &held.value.routes
             && let Some(held) = current.routes.get(routes.as_str())
         {
