@@ -258,3 +258,22 @@ fn envoy_agrees_where_the_example_is_standard() {
     assert!(wrong.is_empty(), "{wrong}");
     assert!(compared >= 80, "{compared} requests were compared");
 }
+
+/// What of Envoy's route messages is refused is listed in the page, with the reason.
+#[test]
+fn every_refused_field_is_on_the_page() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../xds-proto/proto/envoy/config/route/v3");
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/routing.md"))
+        .expect("the page");
+    let mut count = 0;
+    for file in std::fs::read_dir(folder).expect("the folder") {
+        let text = std::fs::read_to_string(file.expect("a file").path()).expect("a text");
+        for reserved in text.split("reserved ").skip(1).filter_map(|rest| rest.split(';').next()) {
+            for name in reserved.split('"').skip(1).step_by(2) {
+                count += 1;
+                assert!(page.contains(&format!("`{name}`")), "{name} is refused, and not on the page");
+            }
+        }
+    }
+    assert!(count > 50, "{count} fields");
+}

@@ -12,15 +12,16 @@ const ROUTES: &str = "
 { name: own, match: { prefix: /own }, direct_response: { status: 418 } },
 { name: shop, match: { prefix: /shop }, route: { cluster: c } }";
 
-/// Answers by path: `/slow` after 30 ms, `/late` never in time, `/shop/404` with 404.
+/// Answers by path: `/slow` after 60 ms, `/late` never in time, others after 12 ms, `/shop/404` with 404. Beside that it hardly
+/// matters how busy the machine is.
 fn backend() -> Backend {
     Backend::start(|_, peer| {
         while let Some(head) = peer.head() {
             let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
             match path.as_str() {
-                "/slow" => std::thread::sleep(Duration::from_millis(30)),
+                "/slow" => std::thread::sleep(Duration::from_millis(60)),
                 "/late" => std::thread::sleep(Duration::from_millis(600)),
-                _ => {}
+                _ => std::thread::sleep(Duration::from_millis(12)),
             }
             let status = path.rsplit('/').next().and_then(|part| part.parse::<u16>().ok()).unwrap_or(200);
             peer.send(format!("HTTP/1.1 {status} OK\r\nContent-Length: 2\r\n\r\nok"));
