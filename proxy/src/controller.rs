@@ -12,6 +12,7 @@ use proxy_core::xds::{AdsClient, Conclusion, Rejection, Review, Subscriptions};
 use tokio::sync::Notify;
 use xds_proto::envoy::config::core::v3::Node;
 use xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use xds_proto::gate::resource_name;
 use xds_proto::type_url;
 
 use crate::StartError;
@@ -134,8 +135,9 @@ impl Controller {
             // What is served until the end stays as it is, and no port is opened again.
             return Vec::new();
         }
+        let routes = route_names(&response);
         let review = self.client.review(response);
-        self.take(review, &Rejection::to_string).0
+        self.take(review, &routes, &Rejection::to_string).0
     }
 
     /// Takes what a file holds. Whether all of it was taken.
@@ -148,8 +150,9 @@ impl Controller {
         if self.phase == Phase::Draining {
             return true;
         }
+        let routes = route_names(&response);
         let review = self.client.review_file(path, response);
-        let (requests, is_whole) = self.take(review, &|rejection| source.describe(rejection));
+        let (requests, is_whole) = self.take(review, &routes, &|rejection| source.describe(rejection));
         self.pending.extend(requests);
         self.wake.notify_one();
         is_whole
@@ -171,7 +174,7 @@ impl Controller {
     ) {
         if self.phase != Phase::Draining {
             let review = self.client.review_resolved(cluster, targets, endpoints);
-            let (requests, _) = self.take(review, &Rejection::to_string);
+            let (requests, _) = self.take(review, &[], &Rejection::to_string);
             self.pending.extend(requests);
             self.wake.notify_one();
         }
@@ -186,6 +189,7 @@ impl Controller {
     fn take(
         &mut self,
         mut review: Review,
+        routes: &[String],
         describe: &dyn Fn(&Rejection) -> String,
     ) -> (Vec<DiscoveryRequest>, bool) {
         self.open_listeners(&mut review);
@@ -203,6 +207,7 @@ impl Controller {
         }
         self.refusals_in_a_row =
             if conclusion.rejections.is_empty() { 0 } else { self.refusals_in_a_row.saturating_add(1) };
+        self.count_routes(routes, &conclusion);
         self.report(&conclusion, describe);
         self.changed.notify_waiters();
         (conclusion.requests, conclusion.rejections.is_empty())
@@ -345,6 +350,20 @@ impl Controller {
             && self.client.resources().listeners().count() == self.listening.len()
     }
 
+    /// Counts the updates of each route configuration: one that is not named in a refusal was accepted, unless all were refused.
+    fn count_routes(&self, names: &[String], conclusion: &Conclusion) {
+        let refused = |name: &String| {
+            let mut refusals = conclusion.rejections.iter();
+            refusals.any(|rejection| rejection.resource.as_ref().is_none_or(|refused| refused == name))
+        };
+        self.registry.xds(|counts| {
+            for name in names {
+                let (accepted, rejected) = counts.routes.entry(name.clone()).or_default();
+                *(if refused(name) { rejected } else { accepted }) += 1;
+            }
+        });
+    }
+
     fn report(&mut self, conclusion: &Conclusion, describe: &dyn Fn(&Rejection) -> String) {
         let kind = type_url::short_name(&conclusion.type_url);
         let accepted = conclusion.rejections.is_empty();
@@ -433,6 +452,14 @@ impl Controller {
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.publisher.current()
     }
+}
+
+/// The names of the route configurations that a response brings.
+fn route_names(response: &DiscoveryResponse) -> Vec<String> {
+    if response.type_url != type_url::ROUTE_CONFIGURATION {
+        return Vec::new();
+    }
+    response.resources.iter().filter_map(|resource| resource_name(&resource.value)).collect()
 }
 
 /// Drains without ending the process.

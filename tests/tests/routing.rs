@@ -275,5 +275,5 @@ fn every_refused_field_is_on_the_page() {
             }
         }
     }
-    assert!(count > 50, "{count} fields");
+    assert!(count >= 45, "{count} fields");
 }

@@ -236,6 +236,11 @@ fn all_four_types_come_from_files_and_follow_them() {
     assert_eq!(answer(port), "a");
     files.put_routes("shop");
     eventually("a file that can be taken again", || (answer(port) == "b").then_some(()));
+    let stats = proxy.page("/stats");
+    // The file that could not be read is no update of anything.
+    for line in ["http.one.rds.r.update_success: 3", "http.one.rds.r.update_rejected: 1"] {
+        assert!(stats.contains(line), "{line} is not in\n{stats}");
+    }
 }
 
 /// Routes that want clusters which come later are taken once those are there.

@@ -188,6 +188,7 @@ impl Registry {
             group.gauge("downstream_cx_active", opened.saturating_sub(closed));
             group.counter("downstream_cx_overflow", refused);
         }
+        self.route_updates(snapshot, stats);
         for (prefix, (requests, classes, cx_total, cx_active)) in by_prefix {
             let labels = vec![("envoy_http_conn_manager_prefix", prefix.to_owned())];
             let mut group = Group { stats, group: "http", instance: prefix.to_owned(), labels };
@@ -196,6 +197,28 @@ impl Registry {
             group.counter("downstream_cx_total", cx_total);
             group.gauge("downstream_cx_active", cx_active);
         }
+    }
+
+    /// Updates of route configurations, by the listener that they serve.
+    fn route_updates(&self, snapshot: &Snapshot, stats: &mut Vec<Stat>) {
+        self.xds(|counts| {
+            for (_, listener) in snapshot.live_listeners() {
+                let name = listener.routes.config.name.as_str();
+                let Some((accepted, rejected)) = counts.routes.get(name) else { continue };
+                let prefix = listener.http.stat_prefix.to_string();
+                let labels = vec![
+                    ("envoy_http_conn_manager_prefix", prefix.clone()),
+                    ("envoy_rds_route_config", name.to_owned()),
+                ];
+                let mut group = Group { stats, group: "http", instance: prefix, labels };
+                for (figure, count) in [("update_success", accepted), ("update_rejected", rejected)] {
+                    group.counter(&format!("rds.{name}.{figure}"), *count);
+                    if let Some(stat) = group.stats.last_mut() {
+                        stat.prometheus = format!("rds_{figure}");
+                    }
+                }
+            }
+        });
     }
 
     fn server_stats(&self, server: ServerState, stats: &mut Vec<Stat>) {

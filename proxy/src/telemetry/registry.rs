@@ -44,6 +44,8 @@ pub(crate) struct ListenerKey {
 pub(crate) struct XdsCounts {
     pub(crate) accepted: BTreeMap<String, u64>,
     pub(crate) rejected: BTreeMap<String, u64>,
+    /// Accepted and refused updates of route configurations, by their name.
+    pub(crate) routes: BTreeMap<String, (u64, u64)>,
     /// By message and field.
     pub(crate) ignored: BTreeMap<(String, String), u64>,
 }
