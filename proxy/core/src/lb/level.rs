@@ -65,21 +65,23 @@ pub(super) fn choices(
             (false, true) => health == Health::Degraded,
             (false, false) => health == Health::Healthy,
         };
-        let localities = localities(assignment, balancing, priority, numbers, serves);
+        // In panic all are alike, wherever they are.
+        let by_locality = balancing.by_locality && !is_panic;
+        let localities = localities(assignment, by_locality, priority, numbers, serves);
         if share > 0 && !localities.is_empty() {
             let share = u32::try_from(share).unwrap_or(u32::MAX);
             levels.push(Level { priority: priority.number, share, is_panic, is_degraded, localities });
         }
     };
-    if available == 0 {
-        // Nobody is well: every priority gets a share by its size, or nothing can be done.
-        priorities.iter().for_each(|priority| push(priority.all.len() as u64, priority, true, false));
-        return Choices { levels: levels.into() };
-    }
     let is_panic = |priority: &Priority<'_>| {
         let well = 100.0 * (priority.healthy + priority.degraded) as f64 / priority.all.len().max(1) as f64;
         available < 100 && well < threshold
     };
+    if available == 0 || priorities.iter().all(is_panic) {
+        // Every priority gets a share by its size, or nothing can be done.
+        priorities.iter().for_each(|priority| push(priority.all.len() as u64, priority, true, false));
+        return Choices { levels: levels.into() };
+    }
     // Healthy ones of all priorities come before degraded ones.
     let mut left = 100;
     let mut shares: Vec<[u64; 2]> = vec![[0; 2]; priorities.len()];
@@ -130,7 +132,7 @@ fn priorities<'a>(assignment: &'a LoadAssignment, serves: impl Fn(&Endpoint) -> 
 
 fn localities(
     assignment: &LoadAssignment,
-    balancing: &Balancing,
+    by_locality: bool,
     priority: &Priority<'_>,
     numbers: &mut Numbers,
     serves: impl Fn(Health) -> bool,
@@ -140,8 +142,7 @@ fn localities(
         candidates.iter().map(|candidate| (candidate.index, candidate.endpoint.weight)).collect()
     };
     let weight_of = |locality: usize| u64::from(assignment.localities[locality].weight);
-    let has_weights =
-        balancing.by_locality && members.iter().any(|candidate| weight_of(candidate.locality) > 0);
+    let has_weights = by_locality && members.iter().any(|candidate| weight_of(candidate.locality) > 0);
     if members.is_empty() {
         return Box::default();
     }
@@ -157,7 +158,7 @@ fn localities(
             continue;
         }
         // A locality that is not well has less weight, as a priority has less share; in hundredths.
-        let well = (u64::from(assignment.overprovisioning) * inside.len() as u64 / of_all).min(100);
+        let well = (u64::from(assignment.overprovisioning) * inside.len() as u64 / of_all).clamp(1, 100);
         sets.push(Members::new(numbers.next(), weight_of(locality) * well, &weighed(&inside)));
     }
     sets.into()

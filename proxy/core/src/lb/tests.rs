@@ -165,6 +165,13 @@ fn what_eds_calls_unhealthy_gets_nothing_unless_a_threshold_is_set() {
     assert_eq!(shares(&all), [(0, 33), (1, 33), (2, 33)]);
     assert_eq!(shares(&compiled(&few, &panics(30.0)).all), [(0, 100)]);
     assert_eq!(shares(&compiled(&few, &panics(0.0)).all), [(0, 100)]);
+    // All of them panic: each gets a share by its size.
+    let all = compiled(
+        &localities(&[(0, 0, &[H, U, U, U, U, U, U, U, U, U]), (1, 0, &[H, H, U, U, U, U, U, U, U, U])]),
+        &panics(50.0),
+    )
+    .all;
+    assert!(shares(&all).iter().all(|(_, share)| *share == 5), "{:?}", shares(&all));
     // Another priority is well, so that nobody has to panic.
     let all = compiled(&localities(&[(0, 0, &[H, U, U]), (1, 0, &[H, H])]), &panics(50.0)).all;
     assert_eq!(shares(&all), [(0, 46), (3, 27), (4, 27)]);
