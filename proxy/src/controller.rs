@@ -33,6 +33,7 @@ pub(crate) struct Controller {
     pub(crate) client: AdsClient,
     pub(crate) registry: Arc<Registry>,
     publisher: Publisher,
+    release_memory: Option<fn()>,
     workers: Vec<Handle>,
     sockets: Sockets,
     logs: Arc<LogFiles>,
@@ -79,6 +80,7 @@ impl Controller {
             node: node.clone(),
             started: Instant::now(),
             health_failed: false,
+            release_memory: shared.release_memory,
             quit: shared.quit.clone(),
             changed: Arc::default(),
             wake: Arc::default(),
@@ -445,8 +447,14 @@ impl Controller {
         self.wake.clone()
     }
 
+    /// Frees snapshots that nobody holds, and what making them took.
     pub(crate) fn free_retired(&mut self) {
         self.publisher.free_retired();
+        if self.publisher.is_quiet()
+            && let Some(release) = self.release_memory
+        {
+            release();
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {

@@ -1,6 +1,7 @@
 //! The only place that stores a snapshot.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use proxy_core::snapshot::Snapshot;
@@ -15,7 +16,12 @@ pub(crate) struct Publisher {
     registry: Arc<Registry>,
     /// Snapshots that a request may still hold. They are freed here, never by a worker.
     retired: Vec<Arc<Snapshot>>,
+    /// When one was published last, until what it needed was given back.
+    published: Option<Instant>,
 }
+
+/// After so long without another snapshot, what the last ones needed goes back to the system.
+const QUIET: Duration = Duration::from_secs(5);
 
 impl Publisher {
     pub(crate) const fn new(
@@ -23,7 +29,7 @@ impl Publisher {
         workers: Vec<Handle>,
         registry: Arc<Registry>,
     ) -> Self {
-        Self { snapshots, workers, registry, retired: Vec::new() }
+        Self { snapshots, workers, registry, retired: Vec::new(), published: None }
     }
 
     /// What is served.
@@ -36,11 +42,23 @@ impl Publisher {
         self.registry.set_generation(snapshot.generation);
         self.retired.push(self.snapshots.swap(Arc::new(snapshot)));
         self.workers.iter().for_each(|worker| worker.tell(Command::Refresh));
+        self.published = Some(Instant::now());
         self.free_retired();
     }
 
     /// Frees old snapshots that nobody holds any more.
     pub(crate) fn free_retired(&mut self) {
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+
+    /// Whether it is time to give memory back: nothing was published for a while, and all that was retired is free. Once for
+    /// each such while.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let is_quiet =
+            self.retired.is_empty() && self.published.is_some_and(|published| published.elapsed() >= QUIET);
+        if is_quiet {
+            self.published = None;
+        }
+        is_quiet
     }
 }
