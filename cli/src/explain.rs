@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use form_urlencoded::Serializer;
 use hyper::Uri;
 use proxy::{Ask, Bootstrap};
 
-use crate::{BadInput, admin, print};
+use crate::{BadInput, Format, admin, print};
 
 /// Flags of `weir explain`. The answer comes from a running proxy, or from a configuration file that nobody serves.
 #[derive(Debug, Args)]
@@ -39,12 +39,6 @@ pub(crate) struct Flags {
     /// How the answer is printed.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 pub(crate) fn run(flags: &Flags) -> Result<()> {

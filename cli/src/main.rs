@@ -8,7 +8,7 @@ mod validate;
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -30,6 +30,13 @@ enum Command {
     Explain(explain::Flags),
     /// Say whether a proxy can use a file, and what in it is hardly meant.
     Validate(validate::Flags),
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
 }
 
 /// Bad input, told in one sentence. The exit code is 2.

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use proxy::{Bootstrap, Warning, check_resources, holds_resources};
 use serde_json::json;
 
-use crate::{BadInput, print};
+use crate::{BadInput, Format, print};
 
 /// Flags of `weir validate`. Exit codes: 0 all is well, 1 there are warnings, 2 it cannot be used.
 #[derive(Debug, Args)]
@@ -18,12 +18,6 @@ pub(crate) struct Flags {
     /// How the warnings are printed.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {

@@ -173,8 +173,8 @@ fn asked<'a>(cx: &'a RequestContext<'_>, exchange: &'a Exchange) -> Asked<'a> {
         head: HeadView { head: request, buffer: from_client, added, default_host: &http.default_host },
         caller: Caller {
             address: match table.asks_for_source {
-                true => hop::client_address(&http.hop, peer, from_client, request),
-                false => "",
+                true => hop::client_address(&http.hop, peer, from_client, request).parse().ok(),
+                false => None,
             },
             labels: &cx.view.snapshot.source_labels,
             draw: if table.draws { cx.worker.rng.borrow_mut().next_u64() } else { 0 },

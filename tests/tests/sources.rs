@@ -114,6 +114,16 @@ impl Files {
         Self { folder: tempfile::tempdir().expect("a folder"), number: 0 }
     }
 
+    /// Those of listeners whose routes lead to the cluster `shop`, with one endpoint.
+    fn of_shop(listeners: &[(&str, u16)], backend: &Backend) -> Self {
+        let mut files = Self::new();
+        files.put_listeners(listeners);
+        files.put_routes("shop");
+        files.put_clusters(&["shop"]);
+        files.put_endpoints(&[("shop", backend.address.port(), 1)]);
+        files
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -202,11 +212,7 @@ fn answer(port: u16) -> String {
 fn all_four_types_come_from_files_and_follow_them() {
     let (a, b) = (Backend::named("a"), Backend::named("b"));
     let (port, other) = (free_port(), free_port());
-    let mut files = Files::new();
-    files.put_listeners(&[("one", port)]);
-    files.put_routes("shop");
-    files.put_clusters(&["shop"]);
-    files.put_endpoints(&[("shop", a.address.port(), 1)]);
+    let mut files = Files::of_shop(&[("one", port)], &a);
     let proxy = files.start(port);
     assert_eq!(answer(port), "a");
     files.put_endpoints(&[("shop", b.address.port(), 1), ("cart", a.address.port(), 1)]);
@@ -347,11 +353,7 @@ impl Load {
 fn listeners_come_go_and_move_while_requests_go_on() {
     let a = Backend::named("a");
     let (port, other, third) = (free_port(), free_port(), free_port());
-    let mut files = Files::new();
-    files.put_listeners(&[("one", port)]);
-    files.put_routes("shop");
-    files.put_clusters(&["shop"]);
-    files.put_endpoints(&[("shop", a.address.port(), 1)]);
+    let mut files = Files::of_shop(&[("one", port)], &a);
     let proxy = files.start(port);
     let load = Load::start(port);
     // Others come and go: the first keeps its socket and its connections.
@@ -387,11 +389,7 @@ fn listeners_come_go_and_move_while_requests_go_on() {
 fn one_bad_resource_leaves_the_others() {
     let a = Backend::named("a");
     let (port, other) = (free_port(), free_port());
-    let mut files = Files::new();
-    files.put_listeners(&[("one", port)]);
-    files.put_routes("shop");
-    files.put_clusters(&["shop"]);
-    files.put_endpoints(&[("shop", a.address.port(), 1)]);
+    let mut files = Files::of_shop(&[("one", port)], &a);
     let proxy = files.start(port);
     let listeners = [
         files.listener("one", port),
@@ -413,11 +411,7 @@ fn one_bad_resource_leaves_the_others() {
 fn a_thousand_updates_open_no_connection() {
     let a = Backend::named("a");
     let port = free_port();
-    let mut files = Files::new();
-    files.put_listeners(&[("one", port)]);
-    files.put_routes("shop");
-    files.put_clusters(&["shop"]);
-    files.put_endpoints(&[("shop", a.address.port(), 1)]);
+    let mut files = Files::of_shop(&[("one", port)], &a);
     let proxy = files.start(port);
     let load = Load::start(port);
     let mut client = Client::connect(port);
@@ -602,11 +596,7 @@ fn a_slow_head_does_not_bring_old_arms_back() {
 fn two_listeners_that_want_one_address_stay_as_they_were() {
     let a = Backend::named("a");
     let (port, other) = (free_port(), free_port());
-    let mut files = Files::new();
-    files.put_listeners(&[("one", port), ("two", other)]);
-    files.put_routes("shop");
-    files.put_clusters(&["shop"]);
-    files.put_endpoints(&[("shop", a.address.port(), 1)]);
+    let mut files = Files::of_shop(&[("one", port), ("two", other)], &a);
     let proxy = files.start(port);
     // The first in the order of names wants what the second has.
     files.put_listeners(&[("one", other), ("two", other)]);
@@ -625,11 +615,7 @@ fn two_listeners_that_want_one_address_stay_as_they_were() {
 fn a_listener_that_comes_back_at_once_gets_its_port() {
     let a = Backend::named("a");
     let (port, other) = (free_port(), free_port());
-    let mut files = Files::new();
-    files.put_listeners(&[("one", port), ("two", other)]);
-    files.put_routes("shop");
-    files.put_clusters(&["shop"]);
-    files.put_endpoints(&[("shop", a.address.port(), 1)]);
+    let mut files = Files::of_shop(&[("one", port), ("two", other)], &a);
     let proxy = files.start(port);
     let rejected = "weir_xds_updates_total{type=\"Listener\",result=\"rejected\"}";
     let accepted = "weir_xds_updates_total{type=\"Listener\",result=\"accepted\"}";

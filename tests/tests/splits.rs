@@ -76,14 +76,9 @@ fn shares_lie_in_the_band_of_a_hundred_thousand_draws() {
     }
 }
 
+/// A whole million is counted in `proxy/core/src/split`; here is what a listener makes of small shares.
 #[test]
-fn one_in_a_million_is_met() {
-    let (proxy, _backends) = start(
-        "{ match: { prefix: / }, route: { weighted_clusters: { clusters: [ { name: a, weight: 999999 }, { name: b, weight: 1 } ] } } }",
-    );
-    // The smoothest order has it in the middle: none of the first and the last 400,000.
-    let counts = count(proxy.port, 120_000, |_| get("/", ""));
-    assert_eq!(counts.get("a"), Some(&120_000), "{counts:?}");
+fn one_user_in_ten_thousand_is_met() {
     let by_user = "{ match: { prefix: / }, route: { weighted_clusters: { clusters: [ { name: a, weight: 9999 }, { name: b, weight: 1 } ] } },
         typed_per_filter_config: { weir.split: { '@type': type.googleapis.com/weir.split.v1.SplitPolicy, header: x-user } } }";
     let (proxy, _backends) = start(by_user);

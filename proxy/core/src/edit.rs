@@ -1,7 +1,9 @@
 //! Applies header edits to a head that was parsed: lines are dropped in place, new ones are written beside it.
 
+use std::borrow::Cow;
+
 use crate::access::Record;
-use crate::config::{Append, EditList, HeaderText};
+use crate::config::{Append, EditList, HeaderAddition, HeaderText};
 use crate::http1::HeaderSpan;
 
 /// A head whose lines are edited.
@@ -41,7 +43,7 @@ impl Lines<'_> {
 
     /// Takes lines away, and then adds what `values` has for each addition of the list; nothing where it was decided not to.
     /// Those that replace come first, as in Envoy.
-    pub fn apply(&mut self, list: &EditList, values: &[Option<Vec<u8>>]) {
+    pub fn apply(&mut self, list: &EditList, values: &[Option<Cow<'_, [u8]>>]) {
         let replaces = |append: Append| matches!(append, Append::Overwrite | Append::OverwriteIfPresent);
         for (addition, value) in list.add.iter().zip(values) {
             if let Some(value) = value
@@ -77,18 +79,21 @@ impl Lines<'_> {
 
 /// The values of a list's additions, as `record` tells of the request. One that is not wanted, or is empty where that is not
 /// meant, or would break the head, is none.
-pub fn values(
-    list: &EditList,
+pub fn values<'l>(
+    list: &'l EditList,
     wanted: impl Iterator<Item = bool>,
     record: &Record<'_>,
-) -> Vec<Option<Vec<u8>>> {
-    let value = |(addition, wanted): (&crate::config::HeaderAddition, bool)| {
-        let mut value = Vec::new();
-        match &addition.value {
+) -> Vec<Option<Cow<'l, [u8]>>> {
+    let value = |(addition, wanted): (&'l HeaderAddition, bool)| {
+        let value = match &addition.value {
             _ if !wanted => return None,
-            HeaderText::Fixed(text) => value.extend_from_slice(text.as_bytes()),
-            HeaderText::Format(format) => format.write(record, &mut value),
-        }
+            HeaderText::Fixed(text) => Cow::Borrowed(text.as_bytes()),
+            HeaderText::Format(format) => {
+                let mut value = Vec::new();
+                format.write(record, &mut value);
+                Cow::Owned(value)
+            }
+        };
         let breaks = value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
         (!breaks && (addition.keeps_empty || !value.is_empty())).then_some(value)
     };

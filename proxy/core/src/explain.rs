@@ -102,7 +102,7 @@ pub fn explain(snapshot: &Snapshot, listener: &ListenerTable, question: &Questio
     let request = Asked {
         head: HeadView { head: &head, buffer: &buffer, added: &added, default_host: &http.default_host },
         caller: Caller {
-            address: hop::client_address(&http.hop, &peer, &buffer, &head),
+            address: hop::client_address(&http.hop, &peer, &buffer, &head).parse().ok(),
             labels: &snapshot.source_labels,
             draw: question.draw,
         },

@@ -1,5 +1,7 @@
 //! What the route changes of the request and of its response: header lines, path, host.
 
+use std::borrow::Cow;
+
 use proxy_core::access::Record;
 use proxy_core::config::{EditList, EditLists, Forward, HeaderEdits, HeaderText, HostRewrite, PathRewrite};
 use proxy_core::edit::{self, Lines};
@@ -109,14 +111,14 @@ fn response_lines(exchange: &mut Exchange) -> Lines<'_> {
     Lines { headers: &mut response.headers, buffer: from_upstream, added: answered }
 }
 
-fn values(
+fn values<'l>(
     cx: &RequestContext<'_>,
     routed: &Routed,
     exchange: &Exchange,
-    list: &EditList,
+    list: &'l EditList,
     wanted: &[bool],
     status: u16,
-) -> Vec<Option<Vec<u8>>> {
+) -> Vec<Option<Cow<'l, [u8]>>> {
     let fixed = list.add.iter().all(|addition| matches!(addition.value, HeaderText::Fixed(_)));
     let wanted = wanted.iter().copied();
     if fixed {

@@ -1,5 +1,6 @@
 //! Replies of the proxy itself.
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::time::Instant;
 
@@ -163,13 +164,15 @@ fn direct(
     edits: &ResponseEdits<'_>,
     out: &mut Vec<u8>,
 ) -> (u16, u64) {
-    let mut body = response.body.as_bytes().to_vec();
-    let mut content_type: &str = if body.is_empty() { "" } else { "text/plain" };
-    if let Some(form) = &response.format {
-        body.clear();
-        form.format.write(&Record { local_body: response.body.as_bytes(), ..*record }, &mut body);
-        content_type = &form.content_type;
-    }
+    let (body, content_type) = match &response.format {
+        Some(form) => {
+            let mut body = Vec::new();
+            form.format.write(&Record { local_body: response.body.as_bytes(), ..*record }, &mut body);
+            (Cow::Owned(body), &*form.content_type)
+        }
+        None if response.body.is_empty() => (Cow::Borrowed(&b""[..]), ""),
+        None => (Cow::Borrowed(response.body.as_bytes()), "text/plain"),
+    };
     // The listener's mappers may change it like any reply of our own.
     if http.local_replies.changes(record) {
         let text = String::from_utf8_lossy(&body).into_owned();

@@ -132,8 +132,8 @@ pub type SourceLabels = HashMap<IpAddr, Arc<Labels>, foldhash::fast::FixedState>
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller<'a> {
-    /// The client's address as text, as the listener knows it; empty for a Unix socket.
-    pub address: &'a str,
+    /// The client's address, as the listener knows it; none for a Unix socket, and where no route asks for it.
+    pub address: Option<IpAddr>,
     /// Labels of known endpoints.
     pub labels: &'a SourceLabels,
     /// A random number.
@@ -179,7 +179,7 @@ impl RequestView for Asked<'_> {
     }
 
     fn source(&self) -> Option<IpAddr> {
-        self.caller.address.parse().ok()
+        self.caller.address
     }
 
     fn source_labels(&self) -> Option<&Labels> {

@@ -136,6 +136,14 @@ mod tests {
     }
 
     #[test]
+    fn one_user_in_a_million_is_met() {
+        let rendezvous = Rendezvous::new(&arms(&[999_999, 1]), "salt");
+        let met = (0..4_000_000).filter(|id| rendezvous.pick(&user(*id)) == 1).count();
+        // Four are expected; four standard deviations are eight.
+        assert!((1..=12).contains(&met), "{met}");
+    }
+
+    #[test]
     fn another_salt_chooses_other_users() {
         let (a, b) = (Rendezvous::new(&arms(&[9, 1]), "a"), Rendezvous::new(&arms(&[9, 1]), "b"));
         let both = (0..10_000).filter(|id| a.pick(&user(*id)) == 1 && b.pick(&user(*id)) == 1).count();
