@@ -139,6 +139,12 @@ impl Proxy {
         http_get(self.admin, path).expect("a page").text().to_owned()
     }
 
+    /// Waits until a series of `/metrics` has this value: a request is counted after its last byte has left, so that a
+    /// client may ask before.
+    pub fn settles(&self, series: &str, value: u64) {
+        eventually(&format!("{series} is {value}"), || (self.metric(series) == value).then_some(()));
+    }
+
     /// The value of a series of `/metrics`, by its full name with labels; 0 where it is not there.
     pub fn metric(&self, series: &str) -> u64 {
         let page = self.page("/metrics");

@@ -404,7 +404,7 @@ fn one_bad_resource_leaves_the_others() {
         let log = proxy.process.log();
         log.lines().any(|line| line.contains(&place) && line.contains("Listener \"bad\"")).then_some(())
     });
-    assert_eq!(proxy.metric("weir_xds_updates_total{type=\"Listener\",result=\"rejected\"}"), 1);
+    proxy.settles("weir_xds_updates_total{type=\"Listener\",result=\"rejected\"}", 1);
 }
 
 #[test]

@@ -223,7 +223,7 @@ fn every_family_of_our_own_counts() {
         ("weir_listener_connections_active{listener=\"in\"}", 1),
         ("weir_metric_series_overflowed_total", 0),
     ] {
-        assert_eq!(proxy.metric(name), value, "{name} in\n{}", proxy.page("/metrics"));
+        proxy.settles(name, value);
         assert!(proxy.page("/metrics").contains(&format!("{name} ")), "{name} is shown");
     }
     let page = proxy.page("/metrics");

@@ -57,7 +57,7 @@ fn refused(proxy: &Proxy, client: &mut Client, reason: &str) -> (u16, String) {
         "DT"
     };
     let series = format!("weir_failures_total{{reason=\"{reason}\",flag=\"{flag}\"}}");
-    assert_eq!(proxy.metric(&series), 1, "{series}");
+    proxy.settles(&series, 1);
     (response.status(), response.text().to_owned())
 }
 
@@ -136,7 +136,8 @@ fn a_route_timeout_is_a_504_that_names_it() {
     // A response that is on its way is cut.
     client.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.try_response(), None);
-    assert_eq!(proxy.metric("weir_upstream_connections_total"), 2, "a late connection is not used again");
+    // A late connection is not used again.
+    proxy.settles("weir_upstream_connections_total", 2);
 }
 
 #[test]
@@ -235,7 +236,7 @@ fn a_silent_tunnel_ends_and_a_busy_one_does_not() {
     let began = Instant::now();
     assert_eq!(client.rest(), b"pingpingpingpingpingping");
     assert!(began.elapsed() >= Duration::from_millis(200), "it ended by silence");
-    assert_eq!(proxy.metric("weir_failures_total{reason=\"tunnel_idle_timeout\",flag=\"SI\"}"), 1);
+    proxy.settles("weir_failures_total{reason=\"tunnel_idle_timeout\",flag=\"SI\"}", 1);
 }
 
 #[test]
