@@ -1,7 +1,8 @@
 //! What is known of a client's connection for as long as it is open.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 use crate::deadline::Deadlines;
@@ -24,6 +25,40 @@ pub(crate) struct Connection {
     /// It is between two requests: nothing is lost if it ends now.
     pub(crate) is_idle: Cell<bool>,
     pub(crate) deadlines: Deadlines,
+    /// For a connection that is told to end while requests go on.
+    pub(crate) farewell: Farewell,
+}
+
+/// A word to whoever drives a connection of many streams: it shall take no more of them.
+#[derive(Debug, Default)]
+pub(crate) struct Farewell {
+    said: Cell<bool>,
+    driver: RefCell<Option<Waker>>,
+}
+
+impl Farewell {
+    pub(crate) fn say(&self) {
+        if !self.said.replace(true) {
+            self.wake();
+        }
+    }
+
+    /// Has the driver look at the connection again.
+    pub(crate) fn wake(&self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
+    /// Whether it was said; if not, the task is woken when it is.
+    pub(crate) fn is_said(&self, cx: &mut Context<'_>) -> bool {
+        let mut driver = self.driver.borrow_mut();
+        match &mut *driver {
+            Some(known) => known.clone_from(cx.waker()),
+            None => *driver = Some(cx.waker().clone()),
+        }
+        self.said.get()
+    }
 }
 
 /// Who is connected.

@@ -37,10 +37,12 @@ pub(crate) enum Limit {
     Exchange,
     /// Silence of both sides of a tunnel.
     TunnelIdle,
+    /// No time at all: the client has given the request up.
+    HungUp,
 }
 
 impl Limit {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::KeepAlive,
         Self::Header,
         Self::Request,
@@ -52,6 +54,7 @@ impl Limit {
         Self::UpstreamStall,
         Self::Exchange,
         Self::TunnelIdle,
+        Self::HungUp,
     ];
 }
 
@@ -85,6 +88,10 @@ impl Deadlines {
     #[inline]
     pub(crate) fn clear(&self, limit: Limit) {
         self.at[limit as usize].set(NEVER);
+    }
+
+    pub(crate) fn is_set(&self, limit: Limit) -> bool {
+        self.at[limit as usize].get() != NEVER
     }
 
     pub(crate) fn clear_all(&self) {

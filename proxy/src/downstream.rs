@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use proxy_core::config::Codec;
 use proxy_core::http1::parse_request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -11,6 +12,7 @@ use crate::connection::Connection;
 use crate::deadline::Limit;
 use crate::exchange::{Exchange, HEAD_BUFFER};
 use crate::forward::{self, Next, Reason, RequestContext};
+use crate::http2::{self, Greeting};
 use crate::socket::Socket;
 use crate::worker::Worker;
 
@@ -47,6 +49,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut cl
         }
         connection.is_idle.set(false);
         connection.deadlines.clear(Limit::KeepAlive);
+        if connection.requests.get() == 0
+            && let Some(early) = greet(&worker, &connection, &mut client, &mut exchange).await
+        {
+            worker.return_exchange(exchange);
+            // Boxed: rare beside the many that are idle, and large.
+            return Box::pin(http2::serve(worker, connection, client, early)).await;
+        }
         // What a request needs to remember is several times what an idle connection does, and is kept for the next one.
         let mut run = worker.runs.start(requests(worker.clone(), connection.clone(), client, exchange));
         let Finished { socket, exchange, end } = run.finish().await;
@@ -63,8 +72,29 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut cl
     }
 }
 
+/// What was read of a connection that speaks HTTP/2; none of one that does not.
+async fn greet(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    client: &mut Socket,
+    exchange: &mut Exchange,
+) -> Option<Vec<u8>> {
+    let listener = worker.view().listener(worker, connection.slot)?;
+    let http = listener.http();
+    let bytes = &mut exchange.from_client;
+    connection.deadlines.set(Limit::Header, Instant::now(), http.timeouts.header);
+    while http.codec == Codec::Auto && matches!(Greeting::of(bytes), Greeting::Partial) {
+        let mut read = pin!(client.read_buf(bytes));
+        if !matches!(connection.deadlines.guard(read.as_mut()).await, Ok(Ok(1..))) {
+            // Whatever is missing, the one who reads heads finds out.
+            return None;
+        }
+    }
+    http2::is_spoken(http.codec, &Greeting::of(bytes)).then(|| std::mem::take(bytes))
+}
+
 /// Begins the pause between two requests.
-fn rest(worker: &Worker, connection: &Connection, now: Instant) {
+pub(crate) fn rest(worker: &Worker, connection: &Connection, now: Instant) {
     connection.is_idle.set(true);
     let Some(timeouts) = worker.timeouts(connection.slot) else {
         // The listener was removed: there is nothing to wait for but a request that is on its way.
@@ -124,7 +154,17 @@ async fn until_pause(
             return gone(client).await;
         };
         let started = Instant::now();
-        let mut cx = RequestContext { worker, connection, view, listener, started, complete: started };
+        let deadlines = &connection.deadlines;
+        let mut cx = RequestContext {
+            worker,
+            connection,
+            view,
+            listener,
+            started,
+            complete: started,
+            deadlines,
+            stream: None,
+        };
         let next = match head(&mut cx, client, exchange).await {
             Head::Whole => forward::serve(&cx, client, exchange).await,
             Head::Refused(next) => next,
@@ -211,7 +251,7 @@ async fn gone(client: &mut Socket) -> End {
 
 /// Closes our direction and reads on for a moment: closing at once would answer late bytes with a reset, which can
 /// destroy the response before the client has read it (RFC 9112 §9.6).
-async fn linger(mut client: Socket, time: Duration) {
+pub(crate) async fn linger(mut client: Socket, time: Duration) {
     let _ = client.shutdown().await;
     let drain = async {
         let mut sink = [0; 4096];

@@ -86,7 +86,7 @@ pub(crate) async fn serve(cx: &RequestContext<'_>, client: &mut Socket, exchange
     let mut routed = Routed::default();
     let outcome = {
         let mut work = pin!(exchange_with_upstream(cx, client, exchange, &mut routed));
-        cx.deadlines().guard(work.as_mut()).await
+        cx.guard(work.as_mut()).await
     };
     let finished = match outcome {
         Ok(Ok(finished)) => finished,
@@ -147,7 +147,7 @@ async fn exchange_with_upstream(
         edits::attempt_count(exchange);
     }
     edits::target(routed, forward, cluster.table.hostname(endpoint), exchange);
-    let mut upload = Upload::prepare(cx, exchange, &pool)?;
+    let mut upload = Upload::prepare(cx, &plan, exchange, &pool)?;
     set_deadlines(cx, &plan, &upload);
     if plan.tunnel == Some(Tunnel::Terminated) {
         return Ok(terminate_connect(cx, &plan, &pool, client, exchange, upload.used).await?);

@@ -18,6 +18,7 @@ mod exchange;
 mod explain;
 mod files;
 mod forward;
+mod http2;
 mod listener;
 mod offline;
 mod process;

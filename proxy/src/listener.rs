@@ -71,6 +71,8 @@ impl StdStream {
         match socket {
             Socket::Tcp(stream) => stream.into_std().map(Self::Tcp),
             Socket::Unix(stream) => stream.into_std().map(Self::Unix),
+            // Nothing is laid over a socket before a worker has it.
+            Socket::Layered(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

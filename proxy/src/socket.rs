@@ -1,10 +1,12 @@
-//! A byte stream to a peer: TCP, or a Unix socket where the peer is on the same machine.
+//! A byte stream to a peer: TCP, a Unix socket where the peer is on the same machine, or a layer over one of them.
 
+use std::cell::RefCell;
+use std::fmt::Debug;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use proxy_core::config::Address;
@@ -17,17 +19,37 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Bytes that a protocol carries: a stream of HTTP/2, what TLS protects.
+    Layered(Box<RefCell<dyn Layer>>),
+}
+
+/// A protocol that carries a byte stream. Both directions share one state, in one task; nothing is borrowed over a wait.
+pub(crate) trait Layer: Debug {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>>;
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Waits until a read would not have to.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Tells the peer that what it has is not all.
+    fn abort(&mut self);
+    /// As [`Socket::is_empty`].
+    fn is_empty(&self) -> bool;
+    /// The address at this end, as text.
+    fn local_address(&self) -> Box<str>;
 }
 
 /// The two directions of a socket, borrowed for the time in which both move at once.
 pub(crate) enum ReadSide<'a> {
     Tcp(tcp::ReadHalf<'a>),
     Unix(unix::ReadHalf<'a>),
+    Layered(&'a RefCell<dyn Layer>),
 }
 
 pub(crate) enum WriteSide<'a> {
     Tcp(tcp::WriteHalf<'a>),
     Unix(unix::WriteHalf<'a>),
+    Layered(&'a RefCell<dyn Layer>),
 }
 
 impl Socket {
@@ -53,6 +75,7 @@ impl Socket {
                 let (read, write) = stream.split();
                 (ReadSide::Unix(read), WriteSide::Unix(write))
             }
+            Self::Layered(layer) => (ReadSide::Layered(layer), WriteSide::Layered(layer)),
         }
     }
 
@@ -62,6 +85,7 @@ impl Socket {
         poll_fn(|cx| match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Layered(layer) => layer.borrow_mut().poll_readable(cx),
         })
         .await
     }
@@ -73,6 +97,7 @@ impl Socket {
                 stream.local_addr().map(|address| address.to_string()).unwrap_or_default().into()
             }
             Self::Unix(_) => "".into(),
+            Self::Layered(layer) => layer.borrow().local_address(),
         }
     }
 
@@ -81,6 +106,10 @@ impl Socket {
         let linger = match &self {
             Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
             Self::Unix(_) => Ok(()),
+            Self::Layered(layer) => {
+                layer.borrow_mut().abort();
+                Ok(())
+            }
         };
         if let Err(error) = linger {
             tracing::debug!(%error, "a connection is closed instead of reset");
@@ -106,6 +135,10 @@ impl Socket {
         let read = match self {
             Self::Tcp(stream) => stream.try_read(&mut byte),
             Self::Unix(stream) => stream.try_read(&mut byte),
+            Self::Layered(layer) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                return layer.borrow_mut().poll_readable(&mut cx).is_pending();
+            }
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -118,6 +151,7 @@ impl Socket {
         let peeked = match self {
             Self::Tcp(stream) => SockRef::from(stream).peek(&mut byte),
             Self::Unix(stream) => SockRef::from(stream).peek(&mut byte),
+            Self::Layered(layer) => return layer.borrow().is_empty(),
         };
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -129,6 +163,7 @@ impl ReadSide<'_> {
         match self {
             Self::Tcp(half) => half.readable().await,
             Self::Unix(half) => half.readable().await,
+            Self::Layered(layer) => poll_fn(|cx| layer.borrow_mut().poll_readable(cx)).await,
         }
     }
 }
@@ -138,6 +173,7 @@ macro_rules! delegate {
         match $self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).$method($($argument),*),
             Self::Unix(stream) => Pin::new(stream).$method($($argument),*),
+            Self::Layered(layer) => layer.borrow_mut().$method($($argument),*),
         }
     };
 }

@@ -16,6 +16,7 @@ use proxy_core::snapshot::ClusterTable;
 use tokio::sync::Notify;
 
 use crate::forward::Reason;
+use crate::http2::Trunk;
 use crate::socket::Socket;
 use crate::telemetry::{ClusterCells, WorkerCells};
 
@@ -27,6 +28,10 @@ const MAX_KEPT_ROOM: usize = 8;
 pub(crate) struct Pool {
     pub(crate) endpoint: Arc<EndpointState>,
     idle: RefCell<Vec<Idle>>,
+    /// Connections that speak HTTP/2.
+    trunks: RefCell<Vec<Rc<SharedTrunk>>>,
+    /// A connection that will speak HTTP/2 is being made: whoever wants a stream waits for it.
+    connecting: Cell<bool>,
     gate: Rc<Gate>,
     /// Responses for which a request that may not be repeated still gets a fresh connection: the endpoint has closed an
     /// idle one, and the next close may cross a request.
@@ -47,6 +52,13 @@ struct Gate {
 }
 
 impl Gate {
+    /// Until a connection or a stream may be free.
+    async fn wait(&self) {
+        self.waiting.set(self.waiting.get() + 1);
+        let _waiting = Waiting(self);
+        self.freed.notified().await;
+    }
+
     fn wake_one(&self) {
         if self.waiting.get() > 0 {
             self.freed.notify_one();
@@ -69,7 +81,35 @@ pub(crate) struct Upstream {
     opened: Instant,
     /// Requests sent on it.
     requests: u32,
+    hold: Hold,
+}
+
+/// What is given back when a connection or a stream ends.
+#[derive(Debug)]
+enum Hold {
+    Connection { _place: Place },
+    Stream { _stream: StreamPlace },
+}
+
+/// A connection of many streams.
+#[derive(Debug)]
+struct SharedTrunk {
+    trunk: Trunk,
     _place: Place,
+}
+
+/// A stream's place on its connection.
+#[derive(Debug)]
+struct StreamPlace {
+    shared: Rc<SharedTrunk>,
+    gate: Rc<Gate>,
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.shared.trunk.end_stream();
+        self.gate.wake_one();
+    }
 }
 
 /// A connection in use.
@@ -103,6 +143,12 @@ pub(crate) struct Demand<'a> {
     pub(crate) method: Method,
     /// A connection that served before will not do.
     pub(crate) fresh: bool,
+    /// A stream of a connection that speaks HTTP/2 is wanted.
+    pub(crate) is_http2: bool,
+    /// The time, roughly.
+    pub(crate) now: Instant,
+    /// A random number below 100.
+    pub(crate) percent: u32,
     pub(crate) worker: &'a WorkerCells,
     pub(crate) cells: &'a ClusterCells,
 }
@@ -134,7 +180,14 @@ impl Demand<'_> {
 
 impl Pool {
     pub(crate) fn new(endpoint: Arc<EndpointState>) -> Self {
-        Self { endpoint, idle: RefCell::default(), gate: Rc::default(), distrust: Cell::new(0) }
+        Self {
+            endpoint,
+            idle: RefCell::default(),
+            trunks: RefCell::default(),
+            connecting: Cell::new(false),
+            gate: Rc::default(),
+            distrust: Cell::new(0),
+        }
     }
 
     /// A connection: an idle one, a new one, or, where the cluster may have no more, the next that becomes free.
@@ -142,6 +195,9 @@ impl Pool {
     /// # Errors
     /// A circuit breaker's limit, or that the endpoint cannot be reached.
     pub(crate) async fn acquire(&self, demand: &Demand<'_>) -> Result<Leased, Reason> {
+        if demand.is_http2 {
+            return self.acquire_stream(demand).await;
+        }
         // Whoever waits already comes first.
         let fresh = self.wants_fresh(demand);
         if !fresh
@@ -162,14 +218,69 @@ impl Pool {
                 continue;
             }
             demand.cells.connection_overflows.add(1);
-            self.gate.waiting.set(self.gate.waiting.get() + 1);
-            let waiting = Waiting(&self.gate);
-            self.gate.freed.notified().await;
-            drop(waiting);
+            self.gate.wait().await;
             if !fresh && let Some(leased) = self.take_idle(demand) {
                 return Ok(leased);
             }
         }
+    }
+
+    /// A stream: on a connection that has room for one, or on a new one.
+    async fn acquire_stream(&self, demand: &Demand<'_>) -> Result<Leased, Reason> {
+        if !demand.fresh
+            && let Some(leased) = self.take_stream(demand)
+        {
+            return Ok(leased);
+        }
+        let _pending = demand.pend()?;
+        let mut fresh = demand.fresh;
+        loop {
+            if !self.connecting.get()
+                && let Some(place) = self.place(demand)
+            {
+                return self.open_trunk(place, demand).await;
+            }
+            demand.cells.connection_overflows.add(u64::from(!self.connecting.get()));
+            self.gate.wait().await;
+            // What was connected in the meantime is fresh enough.
+            fresh &= !self.connecting.get() && self.trunks.borrow().is_empty();
+            if !fresh && let Some(leased) = self.take_stream(demand) {
+                // There may be room for the next one as well.
+                self.gate.wake_one();
+                return Ok(leased);
+            }
+        }
+    }
+
+    /// A stream of a connection that is there.
+    fn take_stream(&self, demand: &Demand<'_>) -> Option<Leased> {
+        let options = &demand.cluster.connections;
+        let shared = {
+            let mut trunks = self.trunks.borrow_mut();
+            trunks.retain(|shared| !shared.trunk.is_closed() && !is_worn_out(shared, options, demand.now));
+            trunks.iter().find(|shared| shared.trunk.has_room()).cloned()
+        }?;
+        demand.worker.upstream_reuses.add(1);
+        Some(self.lease_stream(shared, true))
+    }
+
+    fn lease_stream(&self, shared: Rc<SharedTrunk>, reused: bool) -> Leased {
+        let socket = shared.trunk.stream();
+        let (opened, requests) = (shared.trunk.opened, shared.trunk.served());
+        let _stream = StreamPlace { shared, gate: self.gate.clone() };
+        Leased { upstream: Upstream { socket, opened, requests, hold: Hold::Stream { _stream } }, reused }
+    }
+
+    async fn open_trunk(&self, place: Place, demand: &Demand<'_>) -> Result<Leased, Reason> {
+        self.connecting.set(true);
+        let connecting = Connecting(self);
+        let socket = self.connect_socket(demand).await?;
+        let options = &demand.cluster.connections.http2;
+        let trunk = Trunk::open(socket, options, false, demand.percent).await.ok_or(Reason::ConnectFailed)?;
+        let shared = Rc::new(SharedTrunk { trunk, _place: place });
+        self.trunks.borrow_mut().push(shared.clone());
+        drop(connecting);
+        Ok(self.lease_stream(shared, false))
     }
 
     /// A place for another connection. Each worker may have one to each endpoint, whatever the limit, or it could
@@ -222,6 +333,13 @@ impl Pool {
     }
 
     async fn connect(&self, place: Place, demand: &Demand<'_>) -> Result<Leased, Reason> {
+        let socket = self.connect_socket(demand).await?;
+        let hold = Hold::Connection { _place: place };
+        let upstream = Upstream { socket, opened: Instant::now(), requests: 1, hold };
+        Ok(Leased { upstream, reused: false })
+    }
+
+    async fn connect_socket(&self, demand: &Demand<'_>) -> Result<Socket, Reason> {
         let timeout = demand.cluster.connect_timeout;
         let connected = match tokio::time::timeout(timeout, Socket::connect(&self.endpoint.address)).await {
             Ok(Ok(socket)) => Ok(socket),
@@ -242,8 +360,7 @@ impl Pool {
                 demand.cells.connect_timeouts.add(u64::from(*reason == Reason::ConnectTimeout));
             }
         }
-        let upstream = Upstream { socket: connected?, opened: Instant::now(), requests: 1, _place: place };
-        Ok(Leased { upstream, reused: false })
+        connected
     }
 
     /// Gives a connection back on which a response ended exactly where it should. `workers` share the cluster's limit.
@@ -255,6 +372,10 @@ impl Pool {
         cluster: &ClusterTable,
         workers: usize,
     ) {
+        if matches!(upstream.hold, Hold::Stream { .. }) {
+            // Its connection is where it always was.
+            return;
+        }
         self.distrust.set(self.distrust.get().saturating_sub(1));
         let ConnectionOptions { max_requests, max_duration, .. } = cluster.connections;
         let worn_out = max_requests.is_some_and(|max| upstream.requests >= max)
@@ -272,7 +393,7 @@ impl Pool {
     /// Closes what has been idle for too long or was closed by its peer.
     pub(crate) fn sweep(&self, now: Instant, options: &ConnectionOptions) {
         let ConnectionOptions { idle_timeout: timeout, max_duration, .. } = options;
-        let mut closing = Vec::new();
+        let (mut closing, mut leaving) = (Vec::new(), Vec::new());
         {
             let mut idle = self.idle.borrow_mut();
             let stays = |i: &Idle| {
@@ -283,10 +404,38 @@ impl Pool {
             closing.extend(idle.extract_if(.., |i| !stays(i)));
             idle.shrink_to(MAX_KEPT_ROOM);
         }
+        {
+            let mut trunks = self.trunks.borrow_mut();
+            let is_over = |shared: &SharedTrunk| {
+                let idle =
+                    |since| timeout.is_some_and(|timeout| now.saturating_duration_since(since) >= timeout);
+                shared.trunk.is_closed()
+                    || shared.trunk.idle_since().is_some_and(idle)
+                    || is_worn_out(shared, options, now)
+            };
+            leaving.extend(trunks.extract_if(.., |shared| is_over(shared)));
+        }
+        drop(leaving);
         // Closing gives places back, which may look at the pool again.
         drop(closing);
         // A place under the cluster's limit may have become free at another endpoint or worker.
         self.gate.wake_one();
+    }
+}
+
+/// Whether a connection takes no more streams; those that are open stay.
+fn is_worn_out(shared: &SharedTrunk, options: &ConnectionOptions, now: Instant) -> bool {
+    options.max_requests.is_some_and(|max| shared.trunk.served() >= max)
+        || options.max_duration.is_some_and(|max| now.saturating_duration_since(shared.trunk.opened) >= max)
+}
+
+/// While one connects, the others wait.
+struct Connecting<'a>(&'a Pool);
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.connecting.set(false);
+        self.0.gate.wake_one();
     }
 }
 

@@ -19,12 +19,13 @@ use proxy_core::overload::Pressure;
 use proxy_core::route::RouteLabel;
 use proxy_core::snapshot::Snapshot;
 use proxy_core::split::{Phase, Sequence};
-use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 
 use crate::connection::Peer;
+use crate::deadline::Deadlines;
 use crate::exchange::Exchange;
 use crate::listener::{Acceptor, StdStream};
 use crate::runs::Runs;
@@ -210,6 +211,7 @@ async fn obey(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command
             },
             Command::Drain => {
                 worker.draining.set(Some(Instant::now()));
+                worker.connections.borrow().values().for_each(|open| open.connection.farewell.say());
                 for (_, accepting) in acceptors.drain() {
                     let _ = accepting.stop().await;
                 }
@@ -288,8 +290,10 @@ impl Worker {
     /// The listener in a slot has moved to another address: the connections that it has end with their next response.
     fn leave_behind(&self, slot: usize) {
         let connections = self.connections.borrow();
-        let of_slot = connections.values().filter(|open| open.connection.slot == slot);
-        of_slot.for_each(|open| open.connection.left_behind.set(Some(self.ticked.get())));
+        for OpenTask { connection, .. } in connections.values().filter(|open| open.connection.slot == slot) {
+            connection.left_behind.set(Some(self.ticked.get()));
+            connection.farewell.say();
+        }
     }
 
     /// In a drain, connections that were idle for the drain time end.
@@ -298,6 +302,9 @@ impl Worker {
         if self.swept.replace(view.snapshot.generation) != view.snapshot.generation {
             // Those of a listener that is gone for good.
             let connections = self.connections.borrow();
+            let departs = |slot| view.snapshot.listener(slot).is_none_or(|listener| listener.is_departing);
+            let leaving = connections.values().filter(|open| departs(open.connection.slot));
+            leaving.for_each(|open| open.connection.farewell.say());
             let idle = connections.values().filter(|open| open.connection.is_idle.get());
             idle.filter(|open| view.snapshot.listener(open.connection.slot).is_none())
                 .for_each(|open| open.task.abort());
@@ -418,6 +425,16 @@ impl Worker {
         if free.len() < MAX_FREE_BODY_BUFFERS {
             free.push(buffer);
         }
+    }
+
+    /// Deadlines of a connection or stream, none set.
+    pub(crate) fn deadlines(&self) -> Deadlines {
+        Deadlines::new(self.epoch)
+    }
+
+    /// A number from 0 to 99.
+    pub(crate) fn random_percent(&self) -> u32 {
+        self.rng.borrow_mut().random_range(0..100)
     }
 
     /// The time, up to a tick ago.

@@ -12,6 +12,8 @@ pub(crate) const IGNORABLE: &[(&str, &str)] = &[
     ("envoy.config.cluster.v3.Cluster", "metadata"),
     ("envoy.config.cluster.v3.Cluster", "wait_for_warm_on_init"),
     ("envoy.config.cluster.v3.Cluster.CommonLbConfig", "update_merge_window"),
+    ("envoy.config.core.v3.Http2ProtocolOptions", "max_outbound_frames"),
+    ("envoy.config.core.v3.Http2ProtocolOptions", "use_oghttp2_codec"),
     ("envoy.config.core.v3.RuntimeDouble", "runtime_key"),
     ("envoy.config.core.v3.RuntimeFractionalPercent", "runtime_key"),
     ("envoy.config.core.v3.RuntimeUInt32", "runtime_key"),

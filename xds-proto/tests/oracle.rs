@@ -85,6 +85,7 @@ messages! {
     envoy::config::core::v3::Http1ProtocolOptions => "envoy.config.core.v3.Http1ProtocolOptions",
     envoy::config::core::v3::Http2ProtocolOptions => "envoy.config.core.v3.Http2ProtocolOptions",
     envoy::config::core::v3::HttpProtocolOptions => "envoy.config.core.v3.HttpProtocolOptions",
+    envoy::config::core::v3::KeepaliveSettings => "envoy.config.core.v3.KeepaliveSettings",
     envoy::config::core::v3::Locality => "envoy.config.core.v3.Locality",
     envoy::config::core::v3::Metadata => "envoy.config.core.v3.Metadata",
     envoy::config::core::v3::Node => "envoy.config.core.v3.Node",
@@ -188,6 +189,10 @@ messages! {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
     envoy::extensions::upstreams::http::v3::http_protocol_options::ExplicitHttpConfig =>
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig",
+    envoy::extensions::upstreams::http::v3::http_protocol_options::UseDownstreamHttpConfig =>
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig",
+    envoy::extensions::upstreams::http::v3::http_protocol_options::AutoHttpConfig =>
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig",
     envoy::service::discovery::v3::DiscoveryRequest => "envoy.service.discovery.v3.DiscoveryRequest",
     envoy::service::discovery::v3::DiscoveryResponse => "envoy.service.discovery.v3.DiscoveryResponse",
     envoy::r#type::matcher::v3::RegexMatchAndSubstitute => "envoy.type.matcher.v3.RegexMatchAndSubstitute",

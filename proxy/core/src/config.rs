@@ -7,6 +7,7 @@ mod cluster;
 mod condition;
 mod edit;
 mod http;
+mod http2;
 mod listener;
 mod name;
 mod route;
@@ -25,6 +26,7 @@ pub use edit::{
     Append, EditList, EditLists, HeaderAddition, HeaderEdits, HeaderText, HostRewrite, PathRewrite,
 };
 pub use http::{BodyRate, HttpOptions, SourceLimit, Timeouts};
+pub use http2::{Codec, Http2Options, Keepalive, UpstreamProtocol};
 pub use listener::{Listener, RouteSource};
 pub use name::{ArmName, ClusterName, ListenerName, RouteConfigName};
 pub use route::{

@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod explain;
 pub mod hop;
 pub mod http1;
+pub mod http2;
 pub mod lb;
 pub mod lint;
 pub mod local_reply;

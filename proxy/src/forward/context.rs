@@ -1,5 +1,6 @@
 //! What holds for one request from its start to its end.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use super::plan::Plan;
 use super::stall::Stall;
 use crate::connection::Connection;
 use crate::deadline::{Deadlines, Limit};
+use crate::http2::Hangup;
 use crate::worker::Worker;
 use crate::worker::view::{ListenerView, View};
 
@@ -27,6 +29,10 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) started: Instant,
     /// The last byte of the head.
     pub(crate) complete: Instant,
+    /// The connection's, or the stream's.
+    pub(crate) deadlines: &'a Deadlines,
+    /// The request came on a stream of HTTP/2, which its client may give up.
+    pub(crate) stream: Option<&'a Hangup>,
 }
 
 impl RequestContext<'_> {
@@ -35,11 +41,19 @@ impl RequestContext<'_> {
     }
 
     pub(super) const fn deadlines(&self) -> &Deadlines {
-        &self.connection.deadlines
+        self.deadlines
+    }
+
+    /// Does `work` for as long as no deadline passes and the client wants it.
+    pub(super) async fn guard<F: Future>(&self, work: Pin<&mut F>) -> Result<F::Output, Limit> {
+        match self.stream {
+            None => self.deadlines.guard(work).await,
+            Some(stream) => stream.guard(self.deadlines, work).await,
+        }
     }
 
     /// Whether the connection ends with this response, whatever the client wants.
-    pub(super) fn connection_shall_end(&self) -> bool {
+    pub(crate) fn connection_shall_end(&self) -> bool {
         let http = self.http();
         let worn_out = http.requests_per_connection.is_some_and(|max| self.connection.requests.get() >= max);
         let old = |max| self.started.saturating_duration_since(self.connection.opened) >= max;
@@ -76,7 +90,9 @@ impl RequestContext<'_> {
     pub(super) fn output_for(&self, request: &RequestHead) -> Output {
         match request.version {
             Version::Http10 => Output::Content,
-            Version::Http11 if request.takes_trailers || self.http().forwards_trailers => {
+            Version::Http11
+                if request.takes_trailers || self.http().forwards_trailers || self.stream.is_some() =>
+            {
                 Output::ChunksAndTrailers
             }
             Version::Http11 => Output::Chunks,

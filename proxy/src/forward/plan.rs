@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxy_core::config::{BodyRate, RouteOptions, RouteTimeout};
+use proxy_core::config::{BodyRate, RouteOptions, RouteTimeout, UpstreamProtocol};
 use proxy_core::http1::{HeaderId, Limits, Method, RequestHead, ResponseHead};
 
 use super::RequestContext;
@@ -21,6 +21,8 @@ pub(super) struct Plan<'a> {
     pub(super) tunnel_idle: Option<Duration>,
     pub(super) buffer_bytes: usize,
     pub(super) response_limits: Limits,
+    /// The endpoint is spoken to in HTTP/2.
+    pub(super) speaks_http2: bool,
     /// The request asks for a tunnel, and may have one.
     pub(super) tunnel: Option<Tunnel>,
 }
@@ -86,6 +88,13 @@ impl<'a> Plan<'a> {
             tunnel_idle: own(limits.and_then(|l| l.tunnel_idle), timeouts.tunnel_idle),
             buffer_bytes: connections.buffer_bytes.unwrap_or(http.buffer_bytes),
             response_limits,
+            speaks_http2: match connections.protocol {
+                // A CONNECT that ends here leaves the endpoint with bytes alone.
+                _ if tunnel == Some(Tunnel::Terminated) => false,
+                UpstreamProtocol::Http1 | UpstreamProtocol::Alpn => false,
+                UpstreamProtocol::Http2 => true,
+                UpstreamProtocol::Downstream => cx.stream.is_some(),
+            },
             tunnel,
         }
     }

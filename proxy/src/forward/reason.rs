@@ -114,6 +114,7 @@ impl From<Limit> for Reason {
             Limit::UpstreamStall => Self::UpstreamStalled,
             Limit::Exchange => Self::ExchangeTimeout,
             Limit::TunnelIdle => Self::TunnelIdleTimeout,
+            Limit::HungUp => Self::ClientGone,
         }
     }
 }

@@ -223,10 +223,14 @@ where
         }
         from_upstream.reserve(HEAD_BUFFER.saturating_sub(from_upstream.len()).max(1024));
         match upstream.read_buf(from_upstream).await {
-            Ok(0) | Err(_) => {
-                return Err(Broken { reason: Reason::UpstreamReset, unanswered, untouched: false });
+            Ok(1..) => {}
+            read => {
+                // A stream of HTTP/2 that was refused was not looked at (RFC 9113 §8.7).
+                let refused = matches!(&read, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+                let malformed = matches!(&read, Err(error) if error.kind() == io::ErrorKind::InvalidData);
+                let reason = if malformed { Reason::UpstreamProtocol } else { Reason::UpstreamReset };
+                return Err(Broken { reason, unanswered, untouched: refused && !upload.unfinished.get() });
             }
-            Ok(_) => {}
         }
     }
 }

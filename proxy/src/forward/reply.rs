@@ -119,7 +119,7 @@ pub(super) async fn answer(
     let stall = cx.client_stall(cx.http().timeouts.write);
     let written = {
         let mut write = pin!(stall.write_all(client, &out));
-        cx.deadlines().guard(write.as_mut()).await
+        cx.guard(write.as_mut()).await
     };
     cx.deadlines().clear_all();
     exchange.out = out;
@@ -237,7 +237,7 @@ pub(crate) async fn refuse(
     cx.listener.logs.iter().for_each(|log| log.write(&record));
     let stall = cx.client_stall(cx.http().timeouts.write);
     let mut write = pin!(stall.write_all(client, &exchange.out));
-    match cx.deadlines().guard(write.as_mut()).await {
+    match cx.guard(write.as_mut()).await {
         Ok(Ok(())) => Next::Linger,
         Ok(Err(_)) | Err(_) => Next::Close,
     }

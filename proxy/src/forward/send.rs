@@ -29,12 +29,14 @@ impl Upload {
     /// Writes the outgoing head, and whatever of the body came with it, into `out`.
     pub(super) fn prepare<'a>(
         cx: &RequestContext<'_>,
+        plan: &Plan<'_>,
         exchange: &'a mut Exchange,
         pool: &Pool,
     ) -> Result<Self, Reason> {
         let Exchange { request, from_client, out, added, progress, target, host, .. } = exchange;
         let http = cx.http();
-        let output = if http.forwards_trailers { Output::ChunksAndTrailers } else { Output::Chunks };
+        let trails = http.forwards_trailers || (cx.stream.is_some() && plan.speaks_http2);
+        let output = if trails { Output::ChunksAndTrailers } else { Output::Chunks };
         let mut body = BodyReader::of_request(request.framing, output, http.chunks);
         let fallback_host = match &*http.default_host {
             "" => pool.endpoint.host().as_bytes(),
@@ -102,7 +104,10 @@ async fn acquire(
         priority: plan.options.priority,
         method: exchange.request.method,
         // What goes through a tunnel cannot be sent again.
-        fresh: fresh || plan.tunnel.is_some(),
+        fresh: fresh || (plan.tunnel.is_some() && !plan.speaks_http2),
+        is_http2: plan.speaks_http2,
+        now: cx.worker.recent_time(),
+        percent: if plan.speaks_http2 { cx.worker.random_percent() } else { 0 },
         worker: &cx.worker.cells,
         cells: &cluster.cells,
     };
@@ -220,7 +225,7 @@ async fn open_tunnel(
         // Boxed: rare, and large.
         let mut work =
             Box::pin(tunnel::carry(cx.worker, client, upstream, cx.deadlines(), idle, &mut carried));
-        limit = cx.deadlines().guard(work.as_mut()).await.err();
+        limit = cx.guard(work.as_mut()).await.err();
     }
     exchange.progress.received += carried.up;
     exchange.progress.sent += carried.down;

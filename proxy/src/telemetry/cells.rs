@@ -31,6 +31,8 @@ pub(crate) struct WorkerCells {
     pub(crate) upstream_reuses: Counter,
     pub(crate) log_lines_dropped: Counter,
     pub(crate) panics: Counter,
+    /// HTTP/2 connections that were ended for what their clients sent.
+    pub(crate) http2_floods: Counter,
     /// Replies that the proxy gave itself and exchanges that broke, by reason.
     pub(crate) failures: [Counter; Reason::ALL.len()],
 }

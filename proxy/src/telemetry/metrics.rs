@@ -53,7 +53,7 @@ impl Collector for Families {
         let registry = &self.0;
         let refused = registry.listeners();
         let refused = refused.values().flatten().map(|cells| cells.connections_refused.value()).sum();
-        let totals: [(&str, &str, u64); 9] = [
+        let totals: [(&str, &str, u64); 10] = [
             (
                 "weir_downstream_connections",
                 "Connections accepted from clients",
@@ -93,6 +93,11 @@ impl Collector for Families {
                 "weir_metric_series_overflowed",
                 "Arms that are counted under the label overflow, as there are too many",
                 registry.overflowed.load(Ordering::Relaxed),
+            ),
+            (
+                "weir_http2_floods",
+                "HTTP/2 connections ended for what their clients sent beside requests",
+                registry.total(|w| w.http2_floods.value()),
             ),
             ("weir_panics", "Connections ended by a bug of the proxy", registry.total(|w| w.panics.value())),
         ];

@@ -10,8 +10,7 @@ use proxy_core::overload::Pressure;
 use tokio::task::AbortHandle;
 
 use super::Worker;
-use crate::connection::{Connection, Peer};
-use crate::deadline::Deadlines;
+use crate::connection::{Connection, Farewell, Peer};
 use crate::downstream;
 use crate::socket::Socket;
 use crate::source_limit::Admitted;
@@ -57,7 +56,8 @@ impl Worker {
             requests: Cell::new(0),
             left_behind: Cell::new(None),
             is_idle: Cell::new(true),
-            deadlines: Deadlines::new(self.epoch),
+            deadlines: self.deadlines(),
+            farewell: Farewell::default(),
         });
         let open = OpenConnection {
             worker: self.clone(),

@@ -677,8 +677,64 @@ impl ::prost::Name for Http1ProtocolOptions {
         "/envoy.config.core.v3.Http1ProtocolOptions".into()
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Http2ProtocolOptions {}
+/// PING frames that tell whether the peer is there still.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct KeepaliveSettings {
+    #[prost(message, optional, tag = "1")]
+    pub interval: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub timeout: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub interval_jitter: ::core::option::Option<
+        super::super::super::r#type::v3::Percent,
+    >,
+    #[prost(message, optional, tag = "4")]
+    pub connection_idle_interval: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for KeepaliveSettings {
+    const NAME: &'static str = "KeepaliveSettings";
+    const PACKAGE: &'static str = "envoy.config.core.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.core.v3.KeepaliveSettings".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.core.v3.KeepaliveSettings".into()
+    }
+}
+/// For both sides of the proxy.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Http2ProtocolOptions {
+    #[prost(message, optional, tag = "1")]
+    pub hpack_table_size: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "2")]
+    pub max_concurrent_streams: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "3")]
+    pub initial_stream_window_size: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "4")]
+    pub initial_connection_window_size: ::core::option::Option<u32>,
+    #[prost(bool, tag = "5")]
+    pub allow_connect: bool,
+    #[prost(bool, tag = "6")]
+    pub allow_metadata: bool,
+    #[prost(message, optional, tag = "7")]
+    pub max_outbound_frames: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "8")]
+    pub max_outbound_control_frames: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "9")]
+    pub max_consecutive_inbound_frames_with_empty_payload: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "10")]
+    pub max_inbound_priority_frames_per_stream: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "11")]
+    pub max_inbound_window_update_frames_per_data_frame_sent: ::core::option::Option<
+        u32,
+    >,
+    #[prost(message, optional, tag = "14")]
+    pub override_stream_error_on_invalid_http_message: ::core::option::Option<bool>,
+    #[prost(message, optional, tag = "15")]
+    pub connection_keepalive: ::core::option::Option<KeepaliveSettings>,
+    #[prost(message, optional, tag = "16")]
+    pub use_oghttp2_codec: ::core::option::Option<bool>,
+}
 impl ::prost::Name for Http2ProtocolOptions {
     const NAME: &'static str = "Http2ProtocolOptions";
     const PACKAGE: &'static str = "envoy.config.core.v3";

@@ -114,6 +114,10 @@ pub struct HttpConnectionManager {
     pub http_protocol_options: ::core::option::Option<
         super::super::super::super::super::config::core::v3::Http1ProtocolOptions,
     >,
+    #[prost(message, optional, tag = "9")]
+    pub http2_protocol_options: ::core::option::Option<
+        super::super::super::super::super::config::core::v3::Http2ProtocolOptions,
+    >,
     #[prost(string, tag = "10")]
     pub server_name: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "12")]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Address, ClusterName, Labels};
+use super::{Address, ClusterName, Http2Options, Labels, UpstreamProtocol};
 use crate::breaker::{Priority, Thresholds};
 
 /// `envoy.config.cluster.v3.Cluster`, speaking HTTP/1.1 to its endpoints.
@@ -46,6 +46,10 @@ impl PriorityThresholds {
 /// How connections to endpoints are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionOptions {
+    /// What is spoken on them.
+    pub protocol: UpstreamProtocol,
+    /// How HTTP/2 is spoken.
+    pub http2: Http2Options,
     /// How long one may be idle; any time where unset.
     pub idle_timeout: Option<Duration>,
     /// How old one may become; it ends when it is next idle.
@@ -64,6 +68,8 @@ impl Default for ConnectionOptions {
     /// Idle for a minute: endpoints often close after that, and a request that crosses the close has to be sent again.
     fn default() -> Self {
         Self {
+            protocol: UpstreamProtocol::default(),
+            http2: Http2Options::UPSTREAM,
             idle_timeout: Some(Duration::from_secs(60)),
             max_duration: None,
             max_requests: None,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{Codec, Http2Options};
 use crate::access::AccessLogConfig;
 use crate::hop::HopRules;
 use crate::http1::{ChunkLimits, Limits, RequestRules, ServerHeader};
@@ -13,6 +14,10 @@ use crate::path::PathRules;
 pub struct HttpOptions {
     /// The prefix of its statistics in Envoy's names.
     pub stat_prefix: Box<str>,
+    /// Which protocols clients may speak.
+    pub codec: Codec,
+    /// How HTTP/2 is spoken.
+    pub http2: Http2Options,
     /// What is taken as a request.
     pub requests: RequestRules,
     /// What is taken as a response.
@@ -103,6 +108,8 @@ impl HttpOptions {
         let seconds = |n| Some(Duration::from_secs(n));
         Self {
             stat_prefix: "".into(),
+            codec: Codec::default(),
+            http2: Http2Options::INGRESS,
             requests: RequestRules::default(),
             responses: Limits::default(),
             chunks: ChunkLimits::default(),
@@ -147,6 +154,7 @@ impl HttpOptions {
         options.requests_per_connection = None;
         options.connections_per_source = None;
         options.buffer_bytes = 64 << 10;
+        options.http2 = Http2Options::SIDECAR;
         options
     }
 

@@ -71,6 +71,15 @@ impl BodyReader {
         }
     }
 
+    /// Whether the next byte is content: neither framing, nor beyond the end.
+    pub const fn awaits_content(&self) -> bool {
+        match &self.framing {
+            Framing::Length(remaining) => *remaining > 0,
+            Framing::Chunked(decoder) => decoder.awaits_content(),
+            Framing::UntilClose => true,
+        }
+    }
+
     /// Bytes that are still to come, where their number is known.
     pub const fn remaining(&self) -> Option<u64> {
         match &self.framing {

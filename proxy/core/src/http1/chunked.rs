@@ -37,6 +37,8 @@ pub enum Output {
     ChunksAndTrailers,
     /// The content alone, for HTTP/1.0.
     Content,
+    /// The content alone, and the lines of the trailer section apart, for HTTP/2.
+    ContentAndTrailers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +98,11 @@ impl ChunkedDecoder {
         matches!(self.state, State::Done)
     }
 
+    /// Whether the next byte is content.
+    pub(super) const fn awaits_content(&self) -> bool {
+        matches!(self.state, State::Data { .. })
+    }
+
     pub(super) const fn content_bytes(&self) -> u64 {
         self.content
     }
@@ -103,7 +110,7 @@ impl ChunkedDecoder {
     /// Decodes `buffer` in place. Returns how many bytes were taken and how many, at its start, shall leave.
     pub(super) fn decode(&mut self, buffer: &mut [u8]) -> Result<(usize, usize), ChunkError> {
         let (mut taken, mut kept) = (0, 0);
-        let framed = self.output != Output::Content;
+        let framed = matches!(self.output, Output::Chunks | Output::ChunksAndTrailers);
         while taken < buffer.len() && self.state != State::Done {
             let byte = buffer[taken];
             match &mut self.state {
@@ -192,7 +199,7 @@ impl ChunkedDecoder {
     /// Leaves in `trailers` what is to be written after the last chunk: allowed fields, then an empty line.
     fn clean_trailers(&mut self) -> Result<(), ChunkError> {
         if self.trailers == b"\r\n" {
-            if self.output == Output::Content {
+            if matches!(self.output, Output::Content | Output::ContentAndTrailers) {
                 self.trailers.clear();
             }
             return Ok(());
@@ -206,14 +213,14 @@ impl ChunkedDecoder {
         };
         let mut clean = section.clone();
         clean.clear();
-        if self.output == Output::ChunksAndTrailers {
+        if matches!(self.output, Output::ChunksAndTrailers | Output::ContentAndTrailers) {
             for line in lines.iter().filter(|l| may_trail(l.name)) {
                 for part in [line.name.as_bytes(), b": ", line.value, b"\r\n"] {
                     clean.extend_from_slice(part);
                 }
             }
         }
-        if self.output != Output::Content {
+        if matches!(self.output, Output::Chunks | Output::ChunksAndTrailers) {
             clean.extend_from_slice(b"\r\n");
         }
         self.trailers = clean;

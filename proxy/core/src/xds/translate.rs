@@ -10,6 +10,7 @@ mod edit;
 mod endpoint;
 mod fault;
 mod http;
+mod http2;
 mod listener;
 mod matching;
 mod overrides;

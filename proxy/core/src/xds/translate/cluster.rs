@@ -17,20 +17,19 @@ use xds_proto::envoy::config::core::v3::{
 use xds_proto::envoy::extensions::upstreams::http::v3 as upstream_proto;
 use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    ExplicitHttpConfig, UpstreamProtocolOptions,
+    AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 use xds_proto::prost_types::{self, Any};
 
 use super::fault::{At, Fault, Translated, each, required};
 use super::http::{buffer_bytes, duration, head_bytes, header_count, set_time};
-use super::{balancing, dns, eds_name, endpoint, named, unpack};
+use super::{balancing, dns, eds_name, endpoint, http2, named, unpack};
 use crate::breaker::{Priority, Thresholds};
-use crate::config::{Cluster, ConnectionOptions, EndpointSource, PriorityThresholds};
+use crate::config::{Cluster, ConnectionOptions, EndpointSource, PriorityThresholds, UpstreamProtocol};
 use crate::xds::Origin;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-const NO_HTTP2: &str = "HTTP/2 to upstreams is not supported by this version";
 
 pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
     let cluster_proto::Cluster {
@@ -60,9 +59,6 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         lb_config,
     } = message;
     named(&name)?;
-    if http2_protocol_options.is_some() {
-        return Err(Fault::new(NO_HTTP2).under("http2_protocol_options"));
-    }
     let mut connections = ConnectionOptions {
         // 0 is no limit, as in Envoy.
         max_requests: max_requests_per_connection.filter(|count| *count > 0),
@@ -72,6 +68,10 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
             .at("per_connection_buffer_limit_bytes")?,
         ..ConnectionOptions::default()
     };
+    if let Some(options) = http2_protocol_options {
+        connections.protocol = UpstreamProtocol::Http2;
+        http2::options(options, &mut connections.http2).at("http2_protocol_options")?;
+    }
     protocol_options(&typed_extension_protocol_options, &mut connections)
         .at("typed_extension_protocol_options")?;
     let lookups = dns::of_cluster(
@@ -243,27 +243,46 @@ fn protocol_options(options: &HashMap<String, Any>, connections: &mut Connection
         if let Some(common) = common_http_protocol_options {
             common_options(common, connections).at("common_http_protocol_options").at(&at)?;
         }
-        let protocol = upstream_protocol_options.and_then(
-            |UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config })| {
-                protocol_config
-            },
-        );
-        match protocol {
-            Some(ProtocolConfig::HttpProtocolOptions(options)) => {
-                if options != core_proto::Http1ProtocolOptions::default() {
-                    let reason = "its fields are for listeners; to endpoints HTTP/1.1 is always strict";
-                    return Err(Fault::new(reason)
-                        .under("explicit_http_config.http_protocol_options")
-                        .under(at));
+        protocol(upstream_protocol_options, connections).at(&at)?;
+    }
+    Ok(())
+}
+
+/// What the endpoints speak.
+fn protocol(options: Option<UpstreamProtocolOptions>, connections: &mut ConnectionOptions) -> Translated<()> {
+    let (field, protocol, http1, http2) = match options {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config })) => {
+            let field = "explicit_http_config";
+            match protocol_config {
+                Some(ProtocolConfig::HttpProtocolOptions(options)) => {
+                    (field, UpstreamProtocol::Http1, Some(options), None)
                 }
+                Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
+                    (field, UpstreamProtocol::Http2, None, Some(options))
+                }
+                None => return Err(Fault::new("is required").under(field)),
             }
-            Some(ProtocolConfig::Http2ProtocolOptions(core_proto::Http2ProtocolOptions {})) => {
-                return Err(Fault::new(NO_HTTP2)
-                    .under("explicit_http_config.http2_protocol_options")
-                    .under(at));
-            }
-            None => return Err(Fault::new("is required").under("explicit_http_config").under(at)),
         }
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+            http_protocol_options,
+            http2_protocol_options,
+        })) => {
+            let field = "use_downstream_protocol_config";
+            (field, UpstreamProtocol::Downstream, http_protocol_options, http2_protocol_options)
+        }
+        Some(UpstreamProtocolOptions::AutoConfig(AutoHttpConfig {
+            http_protocol_options,
+            http2_protocol_options,
+        })) => ("auto_config", UpstreamProtocol::Alpn, http_protocol_options, http2_protocol_options),
+        None => return Err(Fault::new("is required").under("explicit_http_config")),
+    };
+    connections.protocol = protocol;
+    if http1.is_some_and(|options| options != core_proto::Http1ProtocolOptions::default()) {
+        let reason = "its fields are for listeners; to endpoints HTTP/1.1 is always strict";
+        return Err(Fault::new(reason).under("http_protocol_options").under(field));
+    }
+    if let Some(options) = http2 {
+        http2::options(options, &mut connections.http2).at("http2_protocol_options").at(field)?;
     }
     Ok(())
 }

@@ -17,8 +17,8 @@ use xds_proto::weir::limits::v1::HttpLimits;
 
 use super::cluster::{config_source, enum_value};
 use super::fault::{At, Fault, Translated, each, required};
-use super::{access, route, unpack};
-use crate::config::{BodyRate, HttpOptions, RouteSource, SourceLimit};
+use super::{access, http2, route, unpack};
+use crate::config::{BodyRate, Codec, HttpOptions, RouteSource, SourceLimit};
 use crate::http1::{Limits, ServerHeader, Underscores};
 use crate::path::EscapedSlashes;
 use crate::xds::Origin;
@@ -39,6 +39,7 @@ pub(super) fn connection_manager(
         route_specifier,
         http_filters,
         http_protocol_options,
+        http2_protocol_options,
         server_name,
         drain_timeout,
         access_log,
@@ -63,13 +64,14 @@ pub(super) fn connection_manager(
         request_headers_timeout,
         path_with_escaped_slashes_action,
     } = manager;
-    match enum_value(codec_type).at("codec_type")? {
-        CodecType::Auto | CodecType::Http1 => {}
-        other @ (CodecType::Http2 | CodecType::Http3) => {
-            let reason = format!("{} is not supported by this version", other.as_str_name());
-            return Err(Fault::new(reason).under("codec_type"));
+    options.codec = match enum_value(codec_type).at("codec_type")? {
+        CodecType::Auto => Codec::Auto,
+        CodecType::Http1 => Codec::Http1,
+        CodecType::Http2 => Codec::Http2,
+        CodecType::Http3 => {
+            return Err(Fault::new("HTTP3 is not supported by this version").under("codec_type"));
         }
-    }
+    };
     if stream_error_on_invalid_http_message.unwrap_or(false) {
         let reason = "a connection on which something malformed came is always closed";
         return Err(Fault::new(reason).under("stream_error_on_invalid_http_message"));
@@ -100,6 +102,9 @@ pub(super) fn connection_manager(
     }
     if let Some(http1) = http_protocol_options {
         self::http1(http1, &mut options).at("http_protocol_options")?;
+    }
+    if let Some(http2) = http2_protocol_options {
+        http2::options(http2, &mut options.http2).at("http2_protocol_options")?;
     }
     options.stat_prefix = stat_prefix.into();
     options.hop.is_edge = use_remote_address.unwrap_or(false);

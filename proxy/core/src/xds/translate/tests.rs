@@ -98,7 +98,7 @@ fn clusters_that_make_no_sense_are_refused_with_the_place() {
     let at = "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address: ";
     let http2 = "typed_extension_protocol_options: { envoy.extensions.upstreams.http.v3.HttpProtocolOptions: { '@type': \
                  type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
-                 explicit_http_config: { http2_protocol_options: {} } } }";
+                 explicit_http_config: { http2_protocol_options: { initial_stream_window_size: 1 } } } }";
     let cases = [
         ("{ name: '' }".to_owned(), "\"\": name: is required".to_owned()),
         (named("type: STATIC"), "load_assignment: is required".into()),
@@ -111,8 +111,11 @@ fn clusters_that_make_no_sense_are_refused_with_the_place() {
         ),
         (named("lb_policy: MAGLEV, load_assignment: { cluster_name: c }"), "lb_policy: MAGLEV is not".into()),
         (named("load_assignment: {}"), "load_assignment.cluster_name: is required".into()),
-        (named("http2_protocol_options: {}"), "http2_protocol_options: HTTP/2 to upstreams".into()),
-        (named(http2), "explicit_http_config.http2_protocol_options: HTTP/2 to upstreams".into()),
+        (
+            named("http2_protocol_options: { allow_metadata: true }"),
+            "http2_protocol_options.allow_metadata: METADATA frames".into(),
+        ),
+        (named(http2), "http2_protocol_options.initial_stream_window_size: 1 is not from 65535".into()),
         (
             endpoint("{ socket_address: { address: localhost, port_value: 1 } }"),
             format!("{at}\"localhost\" is not an IP"),
@@ -161,8 +164,8 @@ fn listeners_that_make_no_sense_are_refused_with_the_place() {
         (one(ROUTER), format!("{at}rds or route_config: is required")),
         (one(rds), format!("{at}http_filters: the chain must end in the router")),
         (
-            one(&format!("{ROUTER}, {rds}, codec_type: HTTP2")),
-            format!("{at}codec_type: HTTP2 is not supported"),
+            one(&format!("{ROUTER}, {rds}, codec_type: HTTP3")),
+            format!("{at}codec_type: HTTP3 is not supported"),
         ),
         (
             one(&format!("{ROUTER}, rds: {{ route_config_name: r }}")),
