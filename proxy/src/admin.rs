@@ -71,7 +71,8 @@ async fn connection(controller: SharedController, desk: Rc<Desk>, socket: crate:
 }
 
 /// What can be read.
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 11] = [
+    "/certs",
     "/clusters",
     "/config_dump",
     "/explain?method=&host=&path=&header=",
@@ -98,6 +99,7 @@ fn read(controller: &SharedController, request: &Request<Incoming>) -> Page {
         "/metrics" => reply(StatusCode::OK, OPENMETRICS, controller.registry.render(&controller.snapshot())),
         "/config_dump" => reply(StatusCode::OK, JSON, format!("{:#}\n", pages::config_dump(&controller))),
         "/server_info" => reply(StatusCode::OK, JSON, format!("{:#}\n", pages::server_info(&controller))),
+        "/certs" => pages::certs(&controller),
         "/clusters" => pages::clusters(&controller, query),
         "/explain" => explain(&controller, query),
         "/listeners" => pages::listeners(&controller, query),

@@ -377,7 +377,10 @@ fn control_plane(
         EndpointSource::Static(assignment) => {
             assignment.endpoints().map(|endpoint| endpoint.address.clone()).collect::<Vec<_>>()
         }
-        EndpointSource::Eds(_) | EndpointSource::EdsFile(..) | EndpointSource::Dns(_) => Vec::new(),
+        EndpointSource::Eds(_)
+        | EndpointSource::EdsFile(..)
+        | EndpointSource::Dns(_)
+        | EndpointSource::OriginalDst { .. } => Vec::new(),
     };
     if addresses.is_empty() {
         let reason = format!("cluster {:?} must have static endpoints", cluster.name);

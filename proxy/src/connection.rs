@@ -1,22 +1,34 @@
 //! What is known of a client's connection for as long as it is open.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use proxy_core::access::TlsFacts;
+use proxy_core::config::NameKind;
+use proxy_core::hop::{self, CertificateDetails};
+use rustls::Connection as Session;
 
 use crate::deadline::Deadlines;
+use crate::tls::{Identity, ServerContext};
 
 /// A client's connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// Counts up over the process.
     pub(crate) id: u64,
-    /// Its listener's slot.
-    pub(crate) slot: usize,
-    pub(crate) peer: Peer,
+    /// What serves it.
+    pub(crate) chain: Cell<ChainId>,
+    /// Who is really connected.
+    pub(crate) direct: Peer,
+    /// The client, where somebody between us has told who it is.
+    told: OnceCell<Peer>,
     /// The address that the client connected to; empty for a Unix socket.
     pub(crate) local: Box<str>,
+    /// The address that the client wanted, where that is another one.
+    wanted: OnceCell<SocketAddr>,
+    protection: OnceCell<Protection>,
     pub(crate) opened: Instant,
     /// Requests that began on it.
     pub(crate) requests: Cell<u32>,
@@ -27,6 +39,13 @@ pub(crate) struct Connection {
     pub(crate) deadlines: Deadlines,
     /// For a connection that is told to end while requests go on.
     pub(crate) farewell: Farewell,
+}
+
+/// A filter chain: its listener's slot, and its place there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChainId {
+    pub(crate) slot: usize,
+    pub(crate) place: usize,
 }
 
 /// A word to whoever drives a connection of many streams: it shall take no more of them.
@@ -58,6 +77,147 @@ impl Farewell {
             None => *driver = Some(cx.waker().clone()),
         }
         self.said.get()
+    }
+}
+
+impl Connection {
+    pub(crate) fn new(id: u64, direct: Peer, local: Box<str>, deadlines: Deadlines) -> Self {
+        Self {
+            id,
+            chain: Cell::new(ChainId { slot: usize::MAX, place: usize::MAX }),
+            direct,
+            told: OnceCell::new(),
+            local,
+            wanted: OnceCell::new(),
+            protection: OnceCell::new(),
+            opened: Instant::now(),
+            requests: Cell::new(0),
+            left_behind: Cell::new(None),
+            is_idle: Cell::new(true),
+            deadlines,
+            farewell: Farewell::default(),
+        }
+    }
+
+    /// The client, as far as is known.
+    pub(crate) fn peer(&self) -> &Peer {
+        self.told.get().unwrap_or(&self.direct)
+    }
+
+    /// What protects it.
+    pub(crate) fn protection(&self) -> Option<&Protection> {
+        self.protection.get()
+    }
+
+    /// The client as the headers of a hop tell of it.
+    pub(crate) fn as_hop(&self) -> hop::Peer<'_> {
+        let protection = self.protection();
+        hop::Peer {
+            address: &self.peer().ip,
+            is_tls: protection.is_some(),
+            certificate: protection.and_then(|protection| protection.forwarded.as_deref()),
+        }
+    }
+
+    /// Who the client is and whom it wanted, as somebody between us has told.
+    pub(crate) fn tell(&self, client: Peer, wanted: SocketAddr) {
+        let _ = self.told.set(client);
+        let _ = self.wanted.set(wanted);
+    }
+
+    /// Whom the client wanted before the kernel sent it here.
+    pub(crate) fn divert(&self, wanted: SocketAddr) {
+        let _ = self.wanted.set(wanted);
+    }
+
+    pub(crate) fn protect(&self, protection: Protection) {
+        let _ = self.protection.set(protection);
+    }
+
+    /// Whom the client wanted, where that is not us.
+    pub(crate) fn wanted(&self) -> Option<SocketAddr> {
+        self.wanted.get().copied().filter(|wanted| self.local.parse() != Ok(*wanted))
+    }
+
+    /// The address that the client wanted.
+    pub(crate) fn destination(&self) -> Option<SocketAddr> {
+        self.wanted.get().copied().or_else(|| self.local.parse().ok())
+    }
+
+    /// The client's address and the one that it wanted.
+    pub(crate) fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        Some((self.peer().address?, self.destination()?))
+    }
+}
+
+/// What a handshake has settled.
+#[derive(Debug)]
+pub(crate) struct Protection {
+    pub(crate) alpn: Vec<u8>,
+    /// The name that the client asked for.
+    pub(crate) server_name: Option<String>,
+    /// `TLSv1.3`
+    pub(crate) version: &'static str,
+    pub(crate) cipher: &'static str,
+    /// Who the client is, if it has shown it.
+    pub(crate) identity: Option<Identity>,
+    /// What `x-forwarded-client-cert` says of it.
+    forwarded: Option<String>,
+    /// When its certificate ends.
+    expires: Option<Instant>,
+}
+
+impl Protection {
+    pub(crate) fn of(
+        session: &Session,
+        server_name: Option<String>,
+        context: &ServerContext,
+        details: CertificateDetails,
+    ) -> Self {
+        let identity = session.peer_certificates().and_then(Identity::of);
+        let own = context.own_identity();
+        let by = own.as_ref().and_then(|own| own.texts(NameKind::Uri).next());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let left = |identity: &Identity| u64::try_from(identity.not_after).unwrap_or(0).saturating_sub(now);
+        // A certificate of many years needs no deadline.
+        let ends = |seconds| Instant::now().checked_add(std::time::Duration::from_secs(seconds));
+        Self {
+            alpn: session.alpn_protocol().unwrap_or_default().to_vec(),
+            server_name,
+            version: match session.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "TLSv1.3",
+            },
+            cipher: session
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or_default(),
+            forwarded: identity.as_ref().map(|identity| identity.forwarded(by, details)),
+            expires: identity.as_ref().and_then(|identity| ends(left(identity))),
+            identity,
+        }
+    }
+
+    /// For a log.
+    pub(crate) fn facts(&self) -> TlsFacts<'_> {
+        let identity = self.identity.as_ref();
+        TlsFacts {
+            version: self.version,
+            cipher: self.cipher,
+            server_name: self.server_name.as_deref().unwrap_or_default(),
+            peer_uri: identity.and_then(|identity| identity.texts(NameKind::Uri).next()).unwrap_or_default(),
+            peer_subject: identity.map_or("", Identity::subject),
+        }
+    }
+
+    /// Whether the client's certificate has ended.
+    pub(crate) fn has_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| now >= expires)
+    }
+
+    /// How long the client's certificate holds still.
+    pub(crate) fn left(&self, now: Instant) -> Option<std::time::Duration> {
+        self.expires.map(|expires| expires.saturating_duration_since(now))
     }
 }
 

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proxy_core::config::{Address, ClusterName, DnsTargets, ListenerName, LoadAssignment};
+use proxy_core::access::AccessLogConfig;
+use proxy_core::config::{Address, Cluster, ClusterName, DnsTargets, Listener, ListenerName, LoadAssignment};
 use proxy_core::snapshot::{CompileError, Snapshot};
 use proxy_core::xds::{AdsClient, Conclusion, Rejection, Review, Subscriptions};
 use tokio::sync::Notify;
@@ -22,6 +23,8 @@ use crate::listener::Sockets;
 use crate::publish::Publisher;
 use crate::telemetry::Registry;
 use crate::telemetry::access_log::LogFiles;
+use crate::tls::{ClientContext, Contexts, InUse, ServerContext};
+use crate::upstream::spoken;
 use crate::worker::{Command, Handle, Shared};
 
 /// The pause before the second refusal in a row; it doubles with each further one.
@@ -37,6 +40,9 @@ pub(crate) struct Controller {
     workers: Vec<Handle>,
     sockets: Sockets,
     logs: Arc<LogFiles>,
+    pub(crate) tls: Arc<Contexts>,
+    /// Those that what is served needs.
+    contexts: (Vec<Arc<ServerContext>>, Vec<Arc<ClientContext>>),
     /// The address that workers accept on, by the listener's slot.
     listening: HashMap<usize, Address>,
     subscriptions: Subscriptions,
@@ -91,6 +97,8 @@ impl Controller {
             workers,
             sockets: Sockets::default(),
             logs: shared.logs.clone(),
+            tls: shared.tls.clone(),
+            contexts: (Vec::new(), Vec::new()),
             listening: HashMap::new(),
             subscriptions,
             departing: HashMap::new(),
@@ -101,11 +109,25 @@ impl Controller {
         for held in controller.client.resources().listeners() {
             let listener = &held.value;
             controller.sockets.open(&listener.address, controller.workers.len())?;
-            for log in &listener.http.access_logs {
+            for log in access_logs(listener) {
                 controller
                     .logs
                     .open(&log.sink)
                     .map_err(|source| StartError::Log { sink: log.sink.to_string(), source })?;
+            }
+        }
+        for held in controller.client.resources().listeners() {
+            let name = held.value.name.to_string();
+            controller.protect(&held.value).map_err(|reason| StartError::Tls {
+                kind: "listener",
+                name,
+                reason,
+            })?;
+        }
+        for held in controller.client.resources().clusters() {
+            if let Some(reason) = controller.unusable(&held.value) {
+                let name = held.value.name.to_string();
+                return Err(StartError::Tls { kind: "cluster", name, reason });
             }
         }
         let snapshot = controller.compile(&controller.client.resources().config())?;
@@ -195,6 +217,7 @@ impl Controller {
         describe: &dyn Fn(&Rejection) -> String,
     ) -> (Vec<DiscoveryRequest>, bool) {
         self.open_listeners(&mut review);
+        self.protect_clusters(&mut review);
         let snapshot = match self.compile(review.config()) {
             Ok(snapshot) => Some(snapshot),
             Err(error) => {
@@ -270,11 +293,11 @@ impl Controller {
         for listener in kept.iter().chain(&fresh) {
             let opened = self.sockets.open(&listener.address, self.workers.len()).map_err(|e| e.to_string());
             let opened = opened.and_then(|()| {
-                let mut logs = listener.http.access_logs.iter();
-                logs.try_for_each(|log| {
+                access_logs(listener).try_for_each(|log| {
                     self.logs.open(&log.sink).map_err(|e| format!("access log {}: {e}", log.sink))
                 })
             });
+            let opened = opened.and_then(|()| self.protect(listener));
             // What is the same as before cannot be put back.
             let is_same = self.client.resources().listeners().any(|held| Arc::ptr_eq(&held.value, listener));
             if let Err(reason) = opened
@@ -286,14 +309,97 @@ impl Controller {
         None
     }
 
+    /// Makes what a listener's handshakes need.
+    fn protect(&self, listener: &Listener) -> Result<(), String> {
+        let chains = listener.chains.iter().enumerate();
+        for (number, chain) in chains {
+            if let Some(tls) = &chain.tls
+                && let Err(error) = self.tls.server(tls)
+            {
+                return Err(format!("filter_chains[{number}].transport_socket: {error}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Clusters whose keys or certificates cannot be used stay as they were.
+    fn protect_clusters(&self, review: &mut Review) {
+        let current = self.client.resources();
+        let refused: Vec<_> = review
+            .resources()
+            .clusters()
+            .filter(|held| !current.clusters().any(|known| Arc::ptr_eq(&known.value, &held.value)))
+            .filter_map(|held| Some((held.value.name.to_string(), self.unusable(&held.value)?)))
+            .collect();
+        for (name, reason) in refused {
+            review.refuse_cluster(self.client.resources(), &name, reason);
+        }
+    }
+
+    /// What of a cluster's transport sockets cannot be used.
+    fn unusable(&self, cluster: &Cluster) -> Option<String> {
+        let matches = cluster.transport_matches.iter().enumerate();
+        let matches =
+            matches.map(|(i, m)| (format!("transport_socket_matches[{i}].transport_socket"), &m.transport));
+        let all = std::iter::once(("transport_socket".to_owned(), &cluster.transport)).chain(matches);
+        let protocol = cluster.connections.protocol;
+        all.filter_map(|(at, transport)| Some((at, transport.tls.as_ref()?)))
+            .find_map(|(at, tls)| Some(format!("{at}: {}", self.tls.client(&spoken(tls, protocol)).err()?)))
+    }
+
+    /// Keeps what the handshakes of a snapshot need, until the next one.
+    fn keep_contexts(&mut self, snapshot: &Snapshot) {
+        let chains = snapshot.listeners().flat_map(|(_, listener)| &listener.chains);
+        let servers = chains.filter_map(|chain| self.tls.server(chain.chain.tls.as_ref()?).ok()).collect();
+        let clusters = snapshot.clusters().map(|(_, table)| &table.cluster);
+        let transports = clusters.flat_map(|cluster| {
+            let matches = cluster.transport_matches.iter().map(|matching| &matching.transport);
+            let all = std::iter::once(&cluster.transport).chain(matches);
+            all.filter_map(|transport| Some(spoken(transport.tls.as_ref()?, cluster.connections.protocol)))
+        });
+        let clients = transports.filter_map(|tls| self.tls.client(&tls).ok()).collect();
+        self.contexts = (servers, clients);
+        self.tell_certificates();
+    }
+
+    fn tell_certificates(&self) {
+        let shown = self.tls.in_use().into_iter();
+        self.registry.set_certificates(shown.map(|shown| (shown.origin, shown.identity.not_after)).collect());
+    }
+
+    /// Takes new keys and certificates from files that have changed.
+    pub(crate) fn refresh_tls(&self) {
+        let mut has_changed = false;
+        self.tls.refresh(|outcome| match outcome {
+            Ok(()) => {
+                has_changed = true;
+                tracing::info!("certificates were read again");
+                self.registry.tls_reloads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "certificates cannot be used; those before them stay");
+                self.registry.tls_reload_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+        if has_changed {
+            self.tell_certificates();
+        }
+    }
+
+    /// The certificates that are shown.
+    pub(crate) fn certificates(&self) -> Vec<InUse> {
+        self.tls.in_use()
+    }
+
     fn publish(&mut self, snapshot: Snapshot) {
+        self.keep_contexts(&snapshot);
         let wanted: HashMap<usize, Address> =
             snapshot.live_listeners().map(|(slot, listener)| (slot, listener.address.clone())).collect();
         for (_, listener) in snapshot.live_listeners() {
             self.departing.remove(&listener.name);
         }
         for (_, listener) in snapshot.listeners().filter(|(_, listener)| listener.is_departing) {
-            let end = Instant::now() + listener.http.timeouts.drain;
+            let end = Instant::now() + listener.http().timeouts.drain;
             self.departing.entry(listener.name.clone()).or_insert(end);
         }
         self.publisher.publish(snapshot);
@@ -460,6 +566,11 @@ impl Controller {
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.publisher.current()
     }
+}
+
+/// The logs of all chains of a listener.
+fn access_logs(listener: &Listener) -> impl Iterator<Item = &AccessLogConfig> {
+    listener.chains.iter().flat_map(|chain| &chain.http.access_logs)
 }
 
 /// The names of the route configurations that a response brings.

@@ -15,6 +15,8 @@ use tokio::time::Sleep;
 /// What may not take for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
+    /// What comes before the first request.
+    Handshake,
     /// The connection between two requests.
     KeepAlive,
     /// The request's head.
@@ -42,7 +44,8 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
+        Self::Handshake,
         Self::KeepAlive,
         Self::Header,
         Self::Request,

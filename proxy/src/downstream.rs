@@ -23,29 +23,40 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// How long a listener's connections linger that is gone.
 const DEFAULT_LINGER: Duration = Duration::from_secs(1);
 
-/// Serves a connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, mut client: Socket) {
+/// Serves a connection to its end. `early` was read from it already.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    mut client: Socket,
+    mut early: Vec<u8>,
+) {
     rest(&worker, &connection, connection.opened);
     loop {
         // Nothing is held while the client is silent. In a drain too: closing an idle connection could cross a request
         // on its way, so each ends with its next response, or when it was idle for the drain time.
-        let readable = {
-            let mut wait = pin!(client.readable());
-            connection.deadlines.guard(wait.as_mut()).await
-        };
-        if !matches!(readable, Ok(Ok(()))) {
-            return;
+        if early.is_empty() {
+            let readable = {
+                let mut wait = pin!(client.readable());
+                connection.deadlines.guard(wait.as_mut()).await
+            };
+            if !matches!(readable, Ok(Ok(()))) {
+                return;
+            }
         }
         let mut exchange = worker.exchange();
-        exchange.from_client.reserve(HEAD_BUFFER);
-        match client.read_now(&mut exchange.from_client).await {
-            Some(Ok(1..)) => {}
-            // Woken for nothing: the pause goes on.
-            None => {
-                worker.return_exchange(exchange);
-                continue;
+        if early.is_empty() {
+            exchange.from_client.reserve(HEAD_BUFFER);
+            match client.read_now(&mut exchange.from_client).await {
+                Some(Ok(1..)) => {}
+                // Woken for nothing: the pause goes on.
+                None => {
+                    worker.return_exchange(exchange);
+                    continue;
+                }
+                Some(Ok(0) | Err(_)) => return worker.return_exchange(exchange),
             }
-            Some(Ok(0) | Err(_)) => return worker.return_exchange(exchange),
+        } else {
+            exchange.from_client = std::mem::take(&mut early);
         }
         connection.is_idle.set(false);
         connection.deadlines.clear(Limit::KeepAlive);
@@ -79,8 +90,8 @@ async fn greet(
     client: &mut Socket,
     exchange: &mut Exchange,
 ) -> Option<Vec<u8>> {
-    let listener = worker.view().listener(worker, connection.slot)?;
-    let http = listener.http();
+    let chain = worker.view().chain(worker, connection.chain.get())?;
+    let http = chain.http();
     let bytes = &mut exchange.from_client;
     connection.deadlines.set(Limit::Header, Instant::now(), http.timeouts.header);
     while http.codec == Codec::Auto && matches!(Greeting::of(bytes), Greeting::Partial) {
@@ -96,12 +107,16 @@ async fn greet(
 /// Begins the pause between two requests.
 pub(crate) fn rest(worker: &Worker, connection: &Connection, now: Instant) {
     connection.is_idle.set(true);
-    let Some(timeouts) = worker.timeouts(connection.slot) else {
+    let Some(timeouts) = worker.timeouts(connection) else {
         // The listener was removed: there is nothing to wait for but a request that is on its way.
         connection.deadlines.set(Limit::KeepAlive, now, Some(FAREWELL));
         return;
     };
     connection.deadlines.set(Limit::KeepAlive, now, timeouts.keep_alive);
+    if let Some(left) = connection.protection().and_then(|protection| protection.left(now)) {
+        let idle = timeouts.keep_alive.map_or(left, |idle| idle.min(left));
+        connection.deadlines.set(Limit::KeepAlive, now, Some(idle));
+    }
     if let Some(longest) = timeouts.connection {
         // Whoever is silent beyond its connection's age goes after the drain time.
         let left = (connection.opened + longest + timeouts.drain).saturating_duration_since(now);
@@ -149,7 +164,7 @@ async fn until_pause(
     loop {
         // One snapshot from here to the request's end.
         let view = worker.view();
-        let Some(listener) = view.listener(worker, connection.slot) else {
+        let Some(chain) = view.chain(worker, connection.chain.get()) else {
             worker.cells.failures[Reason::ListenerGone as usize].add(1);
             return gone(client).await;
         };
@@ -159,7 +174,7 @@ async fn until_pause(
             worker,
             connection,
             view,
-            listener,
+            chain,
             started,
             complete: started,
             deadlines,
@@ -177,7 +192,7 @@ async fn until_pause(
                     return End::Idle(ended);
                 }
             }
-            Next::Linger => return End::Linger(cx.listener.http().timeouts.delayed_close),
+            Next::Linger => return End::Linger(cx.chain.http().timeouts.delayed_close),
             Next::Close => return End::Closed,
             Next::Abort => return End::Aborted,
         }
@@ -196,7 +211,7 @@ enum Head {
 
 /// Parses the head, reading what is missing of it.
 async fn head(cx: &mut RequestContext<'_>, client: &mut Socket, exchange: &mut Exchange) -> Head {
-    let rules = cx.listener.http().requests;
+    let rules = cx.chain.http().requests;
     // Bytes that the parser has seen without finding a whole head; it looks again when a line was completed.
     let mut seen = 0;
     loop {
@@ -214,7 +229,7 @@ async fn head(cx: &mut RequestContext<'_>, client: &mut Socket, exchange: &mut E
                 Err(error) => return Head::Refused(forward::refuse(cx, client, exchange, Ok(error)).await),
             }
         }
-        let timeouts = &cx.listener.http().timeouts;
+        let timeouts = &cx.chain.http().timeouts;
         cx.connection.deadlines.set(Limit::Header, cx.started, timeouts.header);
         if timeouts.request.is_some() {
             cx.connection.deadlines.set(Limit::Request, cx.started, timeouts.request);

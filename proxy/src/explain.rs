@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use proxy_core::config::ClusterName;
+use proxy_core::config::{ClusterName, Serves};
 use proxy_core::explain::{ArmAnswer, Decision, Explanation, Forwarding, Question, Verdict, explain};
 use proxy_core::snapshot::Snapshot;
 use serde_json::{Value, json};
@@ -93,8 +93,11 @@ impl Ask {
     pub fn answer(&self, snapshot: &Snapshot) -> Result<String, String> {
         let asked = |name: &str| self.listener.as_deref().is_none_or(|wanted| wanted == name);
         let listeners = snapshot.live_listeners().filter(|(_, listener)| asked(listener.name.as_str()));
+        let chains =
+            listeners.flat_map(|(_, listener)| listener.chains.iter().map(move |chain| (listener, chain)));
+        let of_requests = chains.filter(|(_, chain)| chain.chain.serves == Serves::Http);
         let answers: Vec<_> =
-            listeners.map(|(_, listener)| explain(snapshot, listener, &self.question)).collect();
+            of_requests.map(|(listener, chain)| explain(snapshot, listener, chain, &self.question)).collect();
         if answers.is_empty() {
             return Err(match &self.listener {
                 Some(name) => format!("there is no listener {name:?}"),
@@ -115,6 +118,7 @@ fn json_of(explanation: &Explanation) -> Value {
     });
     json!({
         "listener": explanation.listener.as_str(),
+        "filter_chain": &*explanation.chain,
         "address": explanation.address.to_string(),
         "route_configuration": explanation.configuration.as_str(),
         "request": { "method": explanation.method, "host": explanation.host, "path": explanation.path },

@@ -1,5 +1,6 @@
 //! The life of a request, top to bottom: normalise, sanitise, match, admit, pick, send, observe.
 
+mod connection;
 mod context;
 mod edits;
 mod observe;
@@ -24,6 +25,7 @@ use proxy_core::path::{self, TargetError};
 use proxy_core::route::{Asked, Caller, HeadView, NoRoute, RequestView as _, set_cookie};
 use rand::Rng as _;
 
+pub(crate) use connection::carry_connection;
 pub(crate) use context::RequestContext;
 pub(crate) use reason::Reason;
 pub(crate) use reply::refuse;
@@ -32,7 +34,7 @@ use crate::deadline::Limit;
 use crate::exchange::{Exchange, Progress};
 use crate::socket::Socket;
 use crate::upstream::{InFlight, Pool};
-use crate::worker::view::{ClusterView, RouteView};
+use crate::worker::view::{ClusterView, Picked, RouteView};
 use observe::observe;
 use plan::{Plan, Tunnel};
 use reply::{Answer, answer};
@@ -78,11 +80,11 @@ pub(crate) enum Next {
 /// Serves the request whose head was parsed into `exchange`.
 pub(crate) async fn serve(cx: &RequestContext<'_>, client: &mut Socket, exchange: &mut Exchange) -> Next {
     cx.connection.requests.set(cx.connection.requests.get() + 1);
-    cx.listener.cells.requests.add(1);
+    cx.chain.cells.requests.add(1);
     for lines in [&mut exchange.answered, &mut exchange.target, &mut exchange.host] {
         lines.clear();
     }
-    exchange.progress = Progress { is_timed: cx.listener.wants_phases, ..Progress::default() };
+    exchange.progress = Progress { is_timed: cx.chain.wants_phases, ..Progress::default() };
     let mut routed = Routed::default();
     let outcome = {
         let mut work = pin!(exchange_with_upstream(cx, client, exchange, &mut routed));
@@ -138,7 +140,7 @@ async fn exchange_with_upstream(
     check_tunnel(cx, exchange, options)?;
     let plan = Plan::new(cx, &cluster, options, &exchange.request);
     let labels = forward.split.arms[routed.arm].subset.as_deref();
-    let (endpoint, pool) = cluster.pick(cx.worker, labels)?;
+    let Picked { endpoint, pool, link } = cluster.pick(cx, labels)?;
     routed.pool = Some(pool.clone());
     let admitted = InFlight::admit(&pool, &cluster.table, options.priority);
     let _in_flight = admitted.inspect_err(|_| cluster.cells.request_overflows.add(1))?;
@@ -146,13 +148,14 @@ async fn exchange_with_upstream(
     if route.table.host_config(route.compiled()).counts_attempts {
         edits::attempt_count(exchange);
     }
-    edits::target(routed, forward, cluster.table.hostname(endpoint), exchange);
+    let hostname = endpoint.map_or("", |endpoint| cluster.table.hostname(endpoint));
+    edits::target(routed, forward, hostname, exchange);
     let mut upload = Upload::prepare(cx, &plan, exchange, &pool)?;
     set_deadlines(cx, &plan, &upload);
     if plan.tunnel == Some(Tunnel::Terminated) {
-        return Ok(terminate_connect(cx, &plan, &pool, client, exchange, upload.used).await?);
+        return Ok(terminate_connect(cx, &plan, &pool, &link, client, exchange, upload.used).await?);
     }
-    Ok(send(cx, &plan, routed, &pool, client, exchange, &mut upload).await?)
+    Ok(send(cx, &plan, routed, &pool, &link, client, exchange, &mut upload).await?)
 }
 
 /// What is matched is what is forwarded.
@@ -167,8 +170,8 @@ fn normalize(cx: &RequestContext<'_>, exchange: &mut Exchange) -> Result<(), Rea
 /// The request as routes see it.
 fn asked<'a>(cx: &'a RequestContext<'_>, exchange: &'a Exchange) -> Asked<'a> {
     let Exchange { request, from_client, added, .. } = exchange;
-    let (http, table) = (cx.http(), &cx.listener.table);
-    let peer = &cx.connection.peer.ip;
+    let (http, table) = (cx.http(), &cx.chain.table);
+    let peer = &cx.connection.peer().ip;
     Asked {
         head: HeadView { head: request, buffer: from_client, added, default_host: &http.default_host },
         caller: Caller {
@@ -187,14 +190,14 @@ fn find_route(
     exchange: &mut Exchange,
     routed: &mut Routed,
 ) -> Result<Rc<RouteView>, Answer> {
-    let found = cx.listener.table.find(&asked(cx, exchange)).map_err(|missing| match missing {
+    let found = cx.chain.table.find(&asked(cx, exchange)).map_err(|missing| match missing {
         NoRoute::TlsRequired => Answer::TlsRequired,
         _ if exchange.request.method == Method::Connect => Reason::ConnectRefused.into(),
         NoRoute::NoVirtualHost => Reason::NoVirtualHost.into(),
         NoRoute::NoMatch { .. } => Reason::NoRoute.into(),
     });
     let (number, compiled) = found?;
-    let route = cx.listener.route(cx.worker, number, compiled);
+    let route = cx.chain.route(cx.worker, number, compiled);
     routed.route = Some(route.clone());
     Ok(route)
 }
@@ -261,7 +264,7 @@ fn add_hop_headers(cx: &RequestContext<'_>, exchange: &mut Exchange) {
         let mut rng = cx.worker.rng.borrow_mut();
         *given.insert(hop::request_id(rng.next_u64(), rng.next_u64()))
     };
-    hop::apply(&http.hop, &cx.connection.peer.ip, from_client, request, fresh_id, added);
+    hop::apply(&http.hop, cx.connection.as_hop(), from_client, request, fresh_id, added);
     if http.answers_request_id {
         let kept = request.headers.iter().find(|line| line.id == HeaderId::XRequestId && !line.dropped);
         let id = given.as_ref().map(|id| &id[..]).or_else(|| kept.map(|line| line.value.slice(from_client)));

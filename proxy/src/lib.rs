@@ -7,6 +7,7 @@
 //! ```
 //! What is decided, from syntax to routing, is in `proxy-core`.
 
+mod accepted;
 mod admin;
 mod bootstrap;
 mod connection;
@@ -26,7 +27,9 @@ mod publish;
 mod runs;
 mod socket;
 mod source_limit;
+mod tcp;
 mod telemetry;
+mod tls;
 mod upstream;
 mod watchdog;
 mod worker;

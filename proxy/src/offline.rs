@@ -69,10 +69,10 @@ impl Offline {
     /// The file that a listener has its routes from.
     fn source_of(&self, listener: &ListenerName) -> Option<&Arc<str>> {
         let served = self.config.listeners.iter().find(|served| served.listener.name == *listener)?;
-        match &served.listener.routes {
+        served.listener.chains.iter().find_map(|chain| match &chain.routes {
             RouteSource::RdsFile(_, path) => Some(path),
             RouteSource::Inline(_) | RouteSource::Rds(_) => None,
-        }
+        })
     }
 
     /// The place of a listener among the bootstrap's own.
@@ -179,16 +179,19 @@ impl Bootstrap {
         let is_served =
             |name: &ListenerName| config.listeners.iter().any(|served| served.listener.name == *name);
         for held in resources.listeners().filter(|held| !is_served(&held.value.name)) {
-            match &held.value.routes {
-                RouteSource::RdsFile(routes, path) => {
-                    let what = format!(
-                        "route configuration {:?}, which listener {:?} wants",
-                        routes.as_str(),
-                        held.value.name.as_str()
-                    );
-                    return Err(lacks(path, what));
+            for chain in &held.value.chains {
+                match &chain.routes {
+                    RouteSource::RdsFile(routes, path) if !resources.holds_route_of_file(routes, path) => {
+                        let what = format!(
+                            "route configuration {:?}, which listener {:?} wants",
+                            routes.as_str(),
+                            held.value.name.as_str()
+                        );
+                        return Err(lacks(path, what));
+                    }
+                    RouteSource::Rds(_) => is_part = true,
+                    RouteSource::RdsFile(..) | RouteSource::Inline(_) => {}
                 }
-                RouteSource::Rds(_) | RouteSource::Inline(_) => is_part = true,
             }
         }
         let mut unknown = BTreeSet::new();

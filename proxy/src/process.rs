@@ -105,6 +105,16 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Keys or certificates cannot be used.
+    #[error("{kind} \"{name}\": {reason}")]
+    Tls {
+        /// `listener` or `cluster`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Which, and why.
+        reason: String,
+    },
     /// The static resources contradict one another.
     #[error("static_resources: {0}")]
     Compile(#[from] CompileError),
@@ -141,6 +151,7 @@ impl Proxy {
             quit: Arc::default(),
             release_memory: options.release_memory,
             vitals: Arc::new(Vitals::new(workers)),
+            tls: Arc::default(),
             sources: Arc::new(Sources::new(options.max_connections)),
         };
         let (handles, mut threads): (Vec<Handle>, Vec<_>) =
@@ -267,6 +278,7 @@ fn begin(
         tokio::task::spawn_local(xds::follow(controller.clone(), addresses, rand::random()));
     }
     tokio::task::spawn_local(free_retired(controller.clone()));
+    tokio::task::spawn_local(refresh_tls(controller.clone()));
     tokio::task::spawn_local(files::follow(controller.clone()));
     tokio::task::spawn_local(dns::follow(controller.clone()));
     tokio::task::spawn_local(watchdog::watch(
@@ -297,6 +309,17 @@ fn open_desk(controller: &SharedController, address: &Address, desk: Desk) -> Re
 }
 
 /// Old snapshots go when the last request that saw them has ended.
+/// Looks at the files of keys and certificates. Whatever replaces them, a rename or a link to another folder, shows in what
+/// the file system says of the file at the end of all links.
+async fn refresh_tls(controller: SharedController) {
+    const INTERVAL: Duration = Duration::from_millis(500);
+    let mut interval = tokio::time::interval(INTERVAL);
+    loop {
+        interval.tick().await;
+        controller.borrow().refresh_tls();
+    }
+}
+
 async fn free_retired(controller: SharedController) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     loop {

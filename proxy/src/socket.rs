@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -79,6 +80,23 @@ impl Socket {
         }
     }
 
+    /// A socket that a protocol carries.
+    pub(crate) fn layered(layer: impl Layer + 'static) -> Self {
+        Self::Layered(Box::new(RefCell::new(layer)))
+    }
+
+    /// Where the client wanted to go before the kernel sent it here; none where it did not.
+    pub(crate) fn original_destination(&self) -> Option<SocketAddr> {
+        let Self::Tcp(stream) = self else { return None };
+        let socket = SockRef::from(stream);
+        let found = match stream.local_addr().ok()? {
+            SocketAddr::V4(_) => socket.original_dst_v4(),
+            SocketAddr::V6(local) if local.ip().to_ipv4_mapped().is_some() => socket.original_dst_v4(),
+            SocketAddr::V6(_) => socket.original_dst_v6(),
+        };
+        found.ok()?.as_socket()
+    }
+
     /// Waits until there is something to read. By the one waker slot of the reading side: the method of the same name on
     /// tokio's streams serves any number of waiters and costs more.
     pub(crate) async fn readable(&self) -> io::Result<()> {
@@ -103,7 +121,12 @@ impl Socket {
 
     /// Closes with a reset: the peer must not take what it has for all there was.
     pub(crate) fn abort(self) {
-        let linger = match &self {
+        self.reset_on_close();
+    }
+
+    /// Has the close be a reset, whenever it comes.
+    pub(crate) fn reset_on_close(&self) {
+        let linger = match self {
             Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
             Self::Unix(_) => Ok(()),
             Self::Layered(layer) => {
@@ -195,6 +218,21 @@ macro_rules! async_write {
         impl AsyncWrite for $type {
             fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
                 delegate!(self, poll_write, cx, buf)
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                slices: &[io::IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+                    Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+                    Self::Layered(layer) => {
+                        let first = slices.iter().find(|slice| !slice.is_empty());
+                        layer.borrow_mut().poll_write(cx, first.map_or(&[], |slice| slice))
+                    }
+                }
             }
 
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,7 +3,10 @@
 //! Pools are not shared between workers, so taking a connection is a pop from a vector. The most recently used
 //! connection is the one least likely to have been closed by its peer.
 
+mod link;
+
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,6 +22,8 @@ use crate::forward::Reason;
 use crate::http2::Trunk;
 use crate::socket::Socket;
 use crate::telemetry::{ClusterCells, WorkerCells};
+use link::Connected;
+pub(crate) use link::{Link, spoken};
 
 /// Room for idle connections that a pool keeps when it has fewer.
 const MAX_KEPT_ROOM: usize = 8;
@@ -87,8 +92,16 @@ pub(crate) struct Upstream {
 /// What is given back when a connection or a stream ends.
 #[derive(Debug)]
 enum Hold {
-    Connection { _place: Place },
-    Stream { _stream: StreamPlace },
+    Connection {
+        _place: Place,
+    },
+    /// A connection on which the endpoint was told who the client is: it serves nobody else.
+    Client {
+        _place: Place,
+    },
+    Stream {
+        _stream: StreamPlace,
+    },
 }
 
 /// A connection of many streams.
@@ -136,6 +149,15 @@ impl Drop for Place {
     }
 }
 
+/// What an endpoint is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+    /// What it chooses.
+    Alpn,
+}
+
 /// Who wants a connection, and under which limits.
 pub(crate) struct Demand<'a> {
     pub(crate) cluster: &'a ClusterTable,
@@ -143,8 +165,12 @@ pub(crate) struct Demand<'a> {
     pub(crate) method: Method,
     /// A connection that served before will not do.
     pub(crate) fresh: bool,
-    /// A stream of a connection that speaks HTTP/2 is wanted.
-    pub(crate) is_http2: bool,
+    /// How the endpoint is connected to.
+    pub(crate) link: &'a Link,
+    /// What it is spoken to in.
+    pub(crate) protocol: Protocol,
+    /// The client's address and the one that it wanted.
+    pub(crate) told: Option<(SocketAddr, SocketAddr)>,
     /// The time, roughly.
     pub(crate) now: Instant,
     /// A random number below 100.
@@ -195,11 +221,14 @@ impl Pool {
     /// # Errors
     /// A circuit breaker's limit, or that the endpoint cannot be reached.
     pub(crate) async fn acquire(&self, demand: &Demand<'_>) -> Result<Leased, Reason> {
-        if demand.is_http2 {
-            return self.acquire_stream(demand).await;
+        match demand.protocol {
+            Protocol::Http2 => return self.acquire_stream(demand).await,
+            // What it has chosen once, it chooses again.
+            Protocol::Alpn if self.idle.borrow().is_empty() => return self.acquire_stream(demand).await,
+            Protocol::Alpn | Protocol::Http1 => {}
         }
         // Whoever waits already comes first.
-        let fresh = self.wants_fresh(demand);
+        let fresh = self.wants_fresh(demand) || demand.link.tells_client();
         if !fresh
             && self.idle.borrow().len() > self.gate.waiting.get() as usize
             && let Some(leased) = self.take_idle(demand)
@@ -274,9 +303,16 @@ impl Pool {
     async fn open_trunk(&self, place: Place, demand: &Demand<'_>) -> Result<Leased, Reason> {
         self.connecting.set(true);
         let connecting = Connecting(self);
-        let socket = self.connect_socket(demand).await?;
+        let Connected { socket, is_tls, chose_http2 } = self.connect_socket(demand).await?;
+        if demand.protocol == Protocol::Alpn && !chose_http2 {
+            drop(connecting);
+            let hold = Hold::Connection { _place: place };
+            let upstream = Upstream { socket, opened: Instant::now(), requests: 1, hold };
+            return Ok(Leased { upstream, reused: false });
+        }
         let options = &demand.cluster.connections.http2;
-        let trunk = Trunk::open(socket, options, false, demand.percent).await.ok_or(Reason::ConnectFailed)?;
+        let trunk =
+            Trunk::open(socket, options, is_tls, demand.percent).await.ok_or(Reason::ConnectFailed)?;
         let shared = Rc::new(SharedTrunk { trunk, _place: place });
         self.trunks.borrow_mut().push(shared.clone());
         drop(connecting);
@@ -333,22 +369,20 @@ impl Pool {
     }
 
     async fn connect(&self, place: Place, demand: &Demand<'_>) -> Result<Leased, Reason> {
-        let socket = self.connect_socket(demand).await?;
-        let hold = Hold::Connection { _place: place };
+        let Connected { socket, .. } = self.connect_socket(demand).await?;
+        let hold = match demand.link.tells_client() {
+            true => Hold::Client { _place: place },
+            false => Hold::Connection { _place: place },
+        };
         let upstream = Upstream { socket, opened: Instant::now(), requests: 1, hold };
         Ok(Leased { upstream, reused: false })
     }
 
-    async fn connect_socket(&self, demand: &Demand<'_>) -> Result<Socket, Reason> {
+    async fn connect_socket(&self, demand: &Demand<'_>) -> Result<Connected, Reason> {
         let timeout = demand.cluster.connect_timeout;
-        let connected = match tokio::time::timeout(timeout, Socket::connect(&self.endpoint.address)).await {
-            Ok(Ok(socket)) => Ok(socket),
-            Ok(Err(error)) => {
-                tracing::debug!(endpoint = %self.endpoint.label, %error, "no connection");
-                Err(Reason::ConnectFailed)
-            }
-            Err(_) => Err(Reason::ConnectTimeout),
-        };
+        let connecting = demand.link.connect(&self.endpoint.address, demand.told);
+        let connected =
+            tokio::time::timeout(timeout, connecting).await.unwrap_or(Err(Reason::ConnectTimeout));
         match &connected {
             Ok(_) => {
                 demand.worker.upstream_connects.add(1);
@@ -372,8 +406,8 @@ impl Pool {
         cluster: &ClusterTable,
         workers: usize,
     ) {
-        if matches!(upstream.hold, Hold::Stream { .. }) {
-            // Its connection is where it always was.
+        if matches!(upstream.hold, Hold::Stream { .. } | Hold::Client { .. }) {
+            // A stream's connection is where it always was; a client's own ends here.
             return;
         }
         self.distrust.set(self.distrust.get().saturating_sub(1));

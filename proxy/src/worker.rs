@@ -24,7 +24,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 
-use crate::connection::Peer;
+use crate::connection::{ChainId, Connection, Peer};
 use crate::deadline::Deadlines;
 use crate::exchange::Exchange;
 use crate::listener::{Acceptor, StdStream};
@@ -32,6 +32,7 @@ use crate::runs::Runs;
 use crate::source_limit::Sources;
 use crate::telemetry::access_log::LogFiles;
 use crate::telemetry::{Registry, WorkerCells};
+use crate::tls::Contexts;
 use crate::watchdog::Vitals;
 use accept::Accepting;
 use open::OpenTask;
@@ -96,6 +97,7 @@ pub(crate) struct Shared {
     pub(crate) logs: Arc<LogFiles>,
     pub(crate) sources: Arc<Sources>,
     pub(crate) vitals: Arc<Vitals>,
+    pub(crate) tls: Arc<Contexts>,
     /// Tells the process to end.
     pub(crate) quit: Arc<Notify>,
     /// Has the allocator give memory back that the calling thread no longer uses.
@@ -290,7 +292,9 @@ impl Worker {
     /// The listener in a slot has moved to another address: the connections that it has end with their next response.
     fn leave_behind(&self, slot: usize) {
         let connections = self.connections.borrow();
-        for OpenTask { connection, .. } in connections.values().filter(|open| open.connection.slot == slot) {
+        for OpenTask { connection, .. } in
+            connections.values().filter(|open| open.connection.chain.get().slot == slot)
+        {
             connection.left_behind.set(Some(self.ticked.get()));
             connection.farewell.say();
         }
@@ -302,17 +306,23 @@ impl Worker {
         if self.swept.replace(view.snapshot.generation) != view.snapshot.generation {
             // Those of a listener that is gone for good.
             let connections = self.connections.borrow();
-            let departs = |slot| view.snapshot.listener(slot).is_none_or(|listener| listener.is_departing);
-            let leaving = connections.values().filter(|open| departs(open.connection.slot));
-            leaving.for_each(|open| open.connection.farewell.say());
-            let idle = connections.values().filter(|open| open.connection.is_idle.get());
-            idle.filter(|open| view.snapshot.listener(open.connection.slot).is_none())
-                .for_each(|open| open.task.abort());
+            let chain_of = |open: &OpenTask| {
+                let ChainId { slot, place } = open.connection.chain.get();
+                view.snapshot.listener(slot).and_then(|listener| listener.chain(place))
+            };
+            for open in connections.values() {
+                let chain = chain_of(open);
+                if chain.is_none() && open.connection.is_idle.get() {
+                    open.task.abort();
+                } else if chain.is_none_or(|chain| chain.is_departing) {
+                    open.connection.farewell.say();
+                }
+            }
         }
         let (draining, now) = (self.draining.get(), self.ticked.get());
         for OpenTask { connection, task } in self.connections.borrow().values() {
             let Some(since) = draining.or_else(|| connection.left_behind.get()) else { continue };
-            let time = self.timeouts(connection.slot).map_or(Duration::ZERO, |timeouts| timeouts.drain);
+            let time = self.timeouts(connection).map_or(Duration::ZERO, |timeouts| timeouts.drain);
             if connection.is_idle.get() && now.saturating_duration_since(since) >= time {
                 task.abort();
             }
@@ -339,9 +349,10 @@ impl Worker {
         }
     }
 
-    /// The times of the listener in a slot, if it is served still.
-    pub(crate) fn timeouts(&self, slot: usize) -> Option<Timeouts> {
-        self.view().snapshot.listener(slot).map(|listener| listener.http.timeouts)
+    /// The times of what serves a connection, if it is there still.
+    pub(crate) fn timeouts(&self, connection: &Connection) -> Option<Timeouts> {
+        let ChainId { slot, place } = connection.chain.get();
+        Some(self.view().snapshot.listener(slot)?.chain(place)?.http.timeouts)
     }
 
     /// How full the memory is.
@@ -360,7 +371,7 @@ impl Worker {
         let current = snapshots.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(current, &view.snapshot) {
-            let next = View::new(current.clone(), Some(&view));
+            let next = View::new(current.clone(), Some((self, &view)));
             *view = Rc::new(next);
             self.forget_sequences(&view.snapshot);
         }
@@ -395,9 +406,11 @@ impl Worker {
     /// Forgets splits of routes that are long gone, once there are clearly more of them than routes.
     fn forget_sequences(&self, snapshot: &Snapshot) {
         let mut sequences = self.sequences.borrow_mut();
-        let routes: usize = snapshot.listeners().map(|(_, l)| l.routes.routes().len()).sum();
+        let routes: usize =
+            snapshot.listeners().flat_map(|(_, l)| &l.chains).map(|c| c.routes.routes().len()).sum();
         if sequences.len() > 2 * routes + 64 {
-            let tables: Vec<_> = snapshot.listeners().map(|(_, l)| l.routes.clone()).collect();
+            let chains = snapshot.listeners().flat_map(|(_, l)| &l.chains);
+            let tables: Vec<_> = chains.map(|chain| chain.routes.clone()).collect();
             let live: std::collections::HashSet<_> =
                 tables.iter().flat_map(|t| t.routes()).map(|r| &*r.label).collect();
             sequences.retain(|label, _| live.contains(&**label));

@@ -18,7 +18,6 @@ pub(crate) const IGNORABLE: &[(&str, &str)] = &[
     ("envoy.config.core.v3.RuntimeFractionalPercent", "runtime_key"),
     ("envoy.config.core.v3.RuntimeUInt32", "runtime_key"),
     ("envoy.config.endpoint.v3.LocalityLbEndpoints", "metadata"),
-    ("envoy.config.listener.v3.FilterChain", "name"),
     ("envoy.config.listener.v3.Listener", "stat_prefix"),
     ("envoy.config.route.v3.Route", "decorator"),
     ("envoy.config.route.v3.Route", "metadata"),
@@ -28,5 +27,7 @@ pub(crate) const IGNORABLE: &[(&str, &str)] = &[
     ("envoy.extensions.filters.http.router.v3.Router", "dynamic_stats"),
     ("envoy.extensions.filters.http.router.v3.Router", "start_child_span"),
     ("envoy.extensions.filters.http.router.v3.Router", "suppress_envoy_headers"),
+    ("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", "stat_prefix"),
+    ("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", "initial_read_buffer_size"),
     ("envoy.type.matcher.v3.RegexMatcher", "google_re2"),
 ];

@@ -44,32 +44,24 @@ messages! {
     envoy::config::accesslog::v3::StatusCodeFilter => "envoy.config.accesslog.v3.StatusCodeFilter",
     envoy::config::bootstrap::v3::Admin => "envoy.config.bootstrap.v3.Admin",
     envoy::config::bootstrap::v3::Bootstrap => "envoy.config.bootstrap.v3.Bootstrap",
-    envoy::config::bootstrap::v3::bootstrap::DynamicResources =>
-        "envoy.config.bootstrap.v3.Bootstrap.DynamicResources",
-    envoy::config::bootstrap::v3::bootstrap::StaticResources =>
-        "envoy.config.bootstrap.v3.Bootstrap.StaticResources",
+    envoy::config::bootstrap::v3::bootstrap::DynamicResources => "envoy.config.bootstrap.v3.Bootstrap.DynamicResources",
+    envoy::config::bootstrap::v3::bootstrap::StaticResources => "envoy.config.bootstrap.v3.Bootstrap.StaticResources",
+    envoy::config::cluster::v3::circuit_breakers::Thresholds => "envoy.config.cluster.v3.CircuitBreakers.Thresholds",
     envoy::config::cluster::v3::CircuitBreakers => "envoy.config.cluster.v3.CircuitBreakers",
-    envoy::config::cluster::v3::circuit_breakers::Thresholds =>
-        "envoy.config.cluster.v3.CircuitBreakers.Thresholds",
     envoy::config::cluster::v3::Cluster => "envoy.config.cluster.v3.Cluster",
+    envoy::config::cluster::v3::cluster::common_lb_config::LocalityWeightedLbConfig => "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig",
     envoy::config::cluster::v3::cluster::CommonLbConfig => "envoy.config.cluster.v3.Cluster.CommonLbConfig",
-    envoy::config::cluster::v3::cluster::common_lb_config::LocalityWeightedLbConfig =>
-        "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig",
-    envoy::config::cluster::v3::cluster::CustomClusterType =>
-        "envoy.config.cluster.v3.Cluster.CustomClusterType",
-    envoy::config::cluster::v3::cluster::EdsClusterConfig =>
-        "envoy.config.cluster.v3.Cluster.EdsClusterConfig",
+    envoy::config::cluster::v3::cluster::CustomClusterType => "envoy.config.cluster.v3.Cluster.CustomClusterType",
+    envoy::config::cluster::v3::cluster::EdsClusterConfig => "envoy.config.cluster.v3.Cluster.EdsClusterConfig",
+    envoy::config::cluster::v3::cluster::lb_subset_config::LbSubsetSelector => "envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector",
     envoy::config::cluster::v3::cluster::LbSubsetConfig => "envoy.config.cluster.v3.Cluster.LbSubsetConfig",
-    envoy::config::cluster::v3::cluster::lb_subset_config::LbSubsetSelector =>
-        "envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector",
-    envoy::config::cluster::v3::cluster::LeastRequestLbConfig =>
-        "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig",
+    envoy::config::cluster::v3::cluster::LeastRequestLbConfig => "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig",
+    envoy::config::cluster::v3::cluster::OriginalDstLbConfig => "envoy.config.cluster.v3.Cluster.OriginalDstLbConfig",
     envoy::config::cluster::v3::cluster::RefreshRate => "envoy.config.cluster.v3.Cluster.RefreshRate",
-    envoy::config::cluster::v3::cluster::RoundRobinLbConfig =>
-        "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig",
+    envoy::config::cluster::v3::cluster::RoundRobinLbConfig => "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig",
+    envoy::config::cluster::v3::cluster::TransportSocketMatch => "envoy.config.cluster.v3.Cluster.TransportSocketMatch",
+    envoy::config::cluster::v3::load_balancing_policy::Policy => "envoy.config.cluster.v3.LoadBalancingPolicy.Policy",
     envoy::config::cluster::v3::LoadBalancingPolicy => "envoy.config.cluster.v3.LoadBalancingPolicy",
-    envoy::config::cluster::v3::load_balancing_policy::Policy =>
-        "envoy.config.cluster.v3.LoadBalancingPolicy.Policy",
     envoy::config::core::v3::Address => "envoy.config.core.v3.Address",
     envoy::config::core::v3::AggregatedConfigSource => "envoy.config.core.v3.AggregatedConfigSource",
     envoy::config::core::v3::ApiConfigSource => "envoy.config.core.v3.ApiConfigSource",
@@ -78,8 +70,8 @@ messages! {
     envoy::config::core::v3::ControlPlane => "envoy.config.core.v3.ControlPlane",
     envoy::config::core::v3::DataSource => "envoy.config.core.v3.DataSource",
     envoy::config::core::v3::DnsResolverOptions => "envoy.config.core.v3.DnsResolverOptions",
-    envoy::config::core::v3::GrpcService => "envoy.config.core.v3.GrpcService",
     envoy::config::core::v3::grpc_service::EnvoyGrpc => "envoy.config.core.v3.GrpcService.EnvoyGrpc",
+    envoy::config::core::v3::GrpcService => "envoy.config.core.v3.GrpcService",
     envoy::config::core::v3::HeaderValue => "envoy.config.core.v3.HeaderValue",
     envoy::config::core::v3::HeaderValueOption => "envoy.config.core.v3.HeaderValueOption",
     envoy::config::core::v3::Http1ProtocolOptions => "envoy.config.core.v3.Http1ProtocolOptions",
@@ -91,24 +83,26 @@ messages! {
     envoy::config::core::v3::Node => "envoy.config.core.v3.Node",
     envoy::config::core::v3::PathConfigSource => "envoy.config.core.v3.PathConfigSource",
     envoy::config::core::v3::Pipe => "envoy.config.core.v3.Pipe",
+    envoy::config::core::v3::ProxyProtocolConfig => "envoy.config.core.v3.ProxyProtocolConfig",
     envoy::config::core::v3::RuntimeDouble => "envoy.config.core.v3.RuntimeDouble",
     envoy::config::core::v3::RuntimeFractionalPercent => "envoy.config.core.v3.RuntimeFractionalPercent",
     envoy::config::core::v3::RuntimeUInt32 => "envoy.config.core.v3.RuntimeUInt32",
     envoy::config::core::v3::SocketAddress => "envoy.config.core.v3.SocketAddress",
     envoy::config::core::v3::SubstitutionFormatString => "envoy.config.core.v3.SubstitutionFormatString",
+    envoy::config::core::v3::TransportSocket => "envoy.config.core.v3.TransportSocket",
     envoy::config::core::v3::TypedExtensionConfig => "envoy.config.core.v3.TypedExtensionConfig",
     envoy::config::core::v3::WatchedDirectory => "envoy.config.core.v3.WatchedDirectory",
+    envoy::config::endpoint::v3::cluster_load_assignment::Policy => "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy",
+    envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload => "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload",
     envoy::config::endpoint::v3::ClusterLoadAssignment => "envoy.config.endpoint.v3.ClusterLoadAssignment",
-    envoy::config::endpoint::v3::cluster_load_assignment::Policy =>
-        "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy",
-    envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload =>
-        "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload",
     envoy::config::endpoint::v3::Endpoint => "envoy.config.endpoint.v3.Endpoint",
     envoy::config::endpoint::v3::LbEndpoint => "envoy.config.endpoint.v3.LbEndpoint",
     envoy::config::endpoint::v3::LocalityLbEndpoints => "envoy.config.endpoint.v3.LocalityLbEndpoints",
     envoy::config::listener::v3::Filter => "envoy.config.listener.v3.Filter",
     envoy::config::listener::v3::FilterChain => "envoy.config.listener.v3.FilterChain",
+    envoy::config::listener::v3::FilterChainMatch => "envoy.config.listener.v3.FilterChainMatch",
     envoy::config::listener::v3::Listener => "envoy.config.listener.v3.Listener",
+    envoy::config::listener::v3::ListenerFilter => "envoy.config.listener.v3.ListenerFilter",
     envoy::config::route::v3::CookieMatcher => "envoy.config.route.v3.CookieMatcher",
     envoy::config::route::v3::Decorator => "envoy.config.route.v3.Decorator",
     envoy::config::route::v3::DirectResponseAction => "envoy.config.route.v3.DirectResponseAction",
@@ -117,91 +111,82 @@ messages! {
     envoy::config::route::v3::QueryParameterMatcher => "envoy.config.route.v3.QueryParameterMatcher",
     envoy::config::route::v3::RedirectAction => "envoy.config.route.v3.RedirectAction",
     envoy::config::route::v3::Route => "envoy.config.route.v3.Route",
-    envoy::config::route::v3::RouteAction => "envoy.config.route.v3.RouteAction",
+    envoy::config::route::v3::route_action::hash_policy::ConnectionProperties => "envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties",
+    envoy::config::route::v3::route_action::hash_policy::Cookie => "envoy.config.route.v3.RouteAction.HashPolicy.Cookie",
+    envoy::config::route::v3::route_action::hash_policy::CookieAttribute => "envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute",
+    envoy::config::route::v3::route_action::hash_policy::Header => "envoy.config.route.v3.RouteAction.HashPolicy.Header",
+    envoy::config::route::v3::route_action::hash_policy::QueryParameter => "envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter",
     envoy::config::route::v3::route_action::HashPolicy => "envoy.config.route.v3.RouteAction.HashPolicy",
-    envoy::config::route::v3::route_action::hash_policy::ConnectionProperties =>
-        "envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties",
-    envoy::config::route::v3::route_action::hash_policy::Cookie =>
-        "envoy.config.route.v3.RouteAction.HashPolicy.Cookie",
-    envoy::config::route::v3::route_action::hash_policy::CookieAttribute =>
-        "envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute",
-    envoy::config::route::v3::route_action::hash_policy::Header =>
-        "envoy.config.route.v3.RouteAction.HashPolicy.Header",
-    envoy::config::route::v3::route_action::hash_policy::QueryParameter =>
-        "envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter",
-    envoy::config::route::v3::route_action::MaxStreamDuration =>
-        "envoy.config.route.v3.RouteAction.MaxStreamDuration",
-    envoy::config::route::v3::route_action::UpgradeConfig =>
-        "envoy.config.route.v3.RouteAction.UpgradeConfig",
-    envoy::config::route::v3::route_action::upgrade_config::ConnectConfig =>
-        "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig",
+    envoy::config::route::v3::route_action::MaxStreamDuration => "envoy.config.route.v3.RouteAction.MaxStreamDuration",
+    envoy::config::route::v3::route_action::upgrade_config::ConnectConfig => "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig",
+    envoy::config::route::v3::route_action::UpgradeConfig => "envoy.config.route.v3.RouteAction.UpgradeConfig",
+    envoy::config::route::v3::route_match::ConnectMatcher => "envoy.config.route.v3.RouteMatch.ConnectMatcher",
+    envoy::config::route::v3::route_match::GrpcRouteMatchOptions => "envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions",
+    envoy::config::route::v3::RouteAction => "envoy.config.route.v3.RouteAction",
     envoy::config::route::v3::RouteConfiguration => "envoy.config.route.v3.RouteConfiguration",
     envoy::config::route::v3::RouteMatch => "envoy.config.route.v3.RouteMatch",
-    envoy::config::route::v3::route_match::ConnectMatcher =>
-        "envoy.config.route.v3.RouteMatch.ConnectMatcher",
-    envoy::config::route::v3::route_match::GrpcRouteMatchOptions =>
-        "envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions",
     envoy::config::route::v3::VirtualHost => "envoy.config.route.v3.VirtualHost",
+    envoy::config::route::v3::weighted_cluster::ClusterWeight => "envoy.config.route.v3.WeightedCluster.ClusterWeight",
     envoy::config::route::v3::WeightedCluster => "envoy.config.route.v3.WeightedCluster",
-    envoy::config::route::v3::weighted_cluster::ClusterWeight =>
-        "envoy.config.route.v3.WeightedCluster.ClusterWeight",
-    envoy::extensions::access_loggers::file::v3::FileAccessLog =>
-        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-    envoy::extensions::access_loggers::stream::v3::StderrAccessLog =>
-        "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
-    envoy::extensions::access_loggers::stream::v3::StdoutAccessLog =>
-        "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+    envoy::extensions::access_loggers::file::v3::FileAccessLog => "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+    envoy::extensions::access_loggers::stream::v3::StderrAccessLog => "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+    envoy::extensions::access_loggers::stream::v3::StdoutAccessLog => "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+    envoy::extensions::clusters::dns::v3::dns_cluster::RefreshRate => "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate",
     envoy::extensions::clusters::dns::v3::DnsCluster => "envoy.extensions.clusters.dns.v3.DnsCluster",
-    envoy::extensions::clusters::dns::v3::dns_cluster::RefreshRate =>
-        "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate",
+    envoy::extensions::filters::http::grpc_web::v3::GrpcWeb => "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
     envoy::extensions::filters::http::router::v3::Router => "envoy.extensions.filters.http.router.v3.Router",
-    envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager =>
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-    envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::UpgradeConfig =>
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig",
-    envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter =>
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
-    envoy::extensions::filters::network::http_connection_manager::v3::LocalReplyConfig =>
-        "envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig",
-    envoy::extensions::filters::network::http_connection_manager::v3::Rds =>
-        "envoy.extensions.filters.network.http_connection_manager.v3.Rds",
-    envoy::extensions::filters::network::http_connection_manager::v3::ResponseMapper =>
-        "envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper",
-    envoy::extensions::load_balancing_policies::common::v3::LocalityLbConfig =>
-        "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig",
-    envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::LocalityWeightedLbConfig =>
-        "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig",
-    envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest =>
-        "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
-    envoy::extensions::load_balancing_policies::random::v3::Random =>
-        "envoy.extensions.load_balancing_policies.random.v3.Random",
-    envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin =>
-        "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
-    envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality =>
-        "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality",
-    envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig =>
-        "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
-    envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig =>
-        "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig",
-    envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig =>
-        "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig",
-    envoy::extensions::upstreams::http::v3::HttpProtocolOptions =>
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-    envoy::extensions::upstreams::http::v3::http_protocol_options::ExplicitHttpConfig =>
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig",
-    envoy::extensions::upstreams::http::v3::http_protocol_options::UseDownstreamHttpConfig =>
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig",
-    envoy::extensions::upstreams::http::v3::http_protocol_options::AutoHttpConfig =>
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig",
-    envoy::service::discovery::v3::DiscoveryRequest => "envoy.service.discovery.v3.DiscoveryRequest",
-    envoy::service::discovery::v3::DiscoveryResponse => "envoy.service.discovery.v3.DiscoveryResponse",
+    envoy::extensions::filters::listener::http_inspector::v3::HttpInspector => "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
+    envoy::extensions::filters::listener::original_dst::v3::OriginalDst => "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
+    envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol => "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+    envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector => "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::SetCurrentClientCertDetails => "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails",
+    envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::UpgradeConfig => "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig",
+    envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager => "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+    envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter => "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
+    envoy::extensions::filters::network::http_connection_manager::v3::LocalReplyConfig => "envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig",
+    envoy::extensions::filters::network::http_connection_manager::v3::Rds => "envoy.extensions.filters.network.http_connection_manager.v3.Rds",
+    envoy::extensions::filters::network::http_connection_manager::v3::ResponseMapper => "envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper",
+    envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::weighted_cluster::ClusterWeight => "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight",
+    envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::WeightedCluster => "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster",
+    envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy => "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+    envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::LocalityWeightedLbConfig => "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig",
+    envoy::extensions::load_balancing_policies::common::v3::LocalityLbConfig => "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig",
+    envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest => "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
+    envoy::extensions::load_balancing_policies::random::v3::Random => "envoy.extensions.load_balancing_policies.random.v3.Random",
+    envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin => "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
+    envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality => "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality",
+    envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig => "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+    envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig => "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig",
+    envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig => "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig",
+    envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport => "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+    envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer => "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+    envoy::extensions::transport_sockets::tls::v3::CertificateValidationContext => "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext",
+    envoy::extensions::transport_sockets::tls::v3::common_tls_context::CombinedCertificateValidationContext => "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext",
+    envoy::extensions::transport_sockets::tls::v3::CommonTlsContext => "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext",
+    envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext => "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+    envoy::extensions::transport_sockets::tls::v3::SdsSecretConfig => "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig",
+    envoy::extensions::transport_sockets::tls::v3::Secret => "envoy.extensions.transport_sockets.tls.v3.Secret",
+    envoy::extensions::transport_sockets::tls::v3::spiffe_cert_validator_config::TrustDomain => "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain",
+    envoy::extensions::transport_sockets::tls::v3::SpiffeCertValidatorConfig => "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig",
+    envoy::extensions::transport_sockets::tls::v3::SubjectAltNameMatcher => "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher",
+    envoy::extensions::transport_sockets::tls::v3::TlsCertificate => "envoy.extensions.transport_sockets.tls.v3.TlsCertificate",
+    envoy::extensions::transport_sockets::tls::v3::TlsParameters => "envoy.extensions.transport_sockets.tls.v3.TlsParameters",
+    envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext => "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+    envoy::extensions::upstreams::http::v3::http_protocol_options::AutoHttpConfig => "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig",
+    envoy::extensions::upstreams::http::v3::http_protocol_options::ExplicitHttpConfig => "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig",
+    envoy::extensions::upstreams::http::v3::http_protocol_options::UseDownstreamHttpConfig => "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig",
+    envoy::extensions::upstreams::http::v3::HttpProtocolOptions => "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    envoy::r#type::matcher::v3::regex_matcher::GoogleRe2 => "envoy.type.matcher.v3.RegexMatcher.GoogleRE2",
     envoy::r#type::matcher::v3::RegexMatchAndSubstitute => "envoy.type.matcher.v3.RegexMatchAndSubstitute",
     envoy::r#type::matcher::v3::RegexMatcher => "envoy.type.matcher.v3.RegexMatcher",
-    envoy::r#type::matcher::v3::regex_matcher::GoogleRe2 => "envoy.type.matcher.v3.RegexMatcher.GoogleRE2",
     envoy::r#type::matcher::v3::StringMatcher => "envoy.type.matcher.v3.StringMatcher",
     envoy::r#type::v3::FractionalPercent => "envoy.type.v3.FractionalPercent",
+    envoy::r#type::v3::hash_policy::SourceIp => "envoy.type.v3.HashPolicy.SourceIp",
+    envoy::r#type::v3::HashPolicy => "envoy.type.v3.HashPolicy",
     envoy::r#type::v3::Int64Range => "envoy.type.v3.Int64Range",
     envoy::r#type::v3::Percent => "envoy.type.v3.Percent",
+    envoy::service::discovery::v3::DiscoveryRequest => "envoy.service.discovery.v3.DiscoveryRequest",
+    envoy::service::discovery::v3::DiscoveryResponse => "envoy.service.discovery.v3.DiscoveryResponse",
     google::rpc::Status => "google.rpc.Status",
 }
 

@@ -203,7 +203,7 @@ fn listener(gateway: &ir::Gateway) -> Listener {
     Listener {
         name: GATEWAY.to_owned(),
         address: Some(address(&gateway.address)),
-        filter_chains: vec![FilterChain { filters: vec![filter], name: String::new() }],
+        filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
         ..Listener::default()
     }
 }

@@ -196,7 +196,14 @@ const CASES: &[Case] = &[
         let rules = HopRules { is_edge: true, ..HopRules::default() };
         Box::new(move || {
             let fresh = || hop::request_id(black_box(7), black_box(8));
-            hop::apply(black_box(&rules), "192.0.2.7", black_box(WRK), &mut head, fresh, &mut added);
+            hop::apply(
+                black_box(&rules),
+                hop::Peer::plain("192.0.2.7"),
+                black_box(WRK),
+                &mut head,
+                fresh,
+                &mut added,
+            );
         })
     }),
     ("access-log line, JSON of ten fields", || {

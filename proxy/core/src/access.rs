@@ -104,6 +104,25 @@ pub struct Record<'a> {
     pub client: &'a str,
     /// Address that the client connected to.
     pub local_address: &'a str,
+    /// Whether the request came over HTTP/2.
+    pub is_http2: bool,
+    /// What protects the connection.
+    pub tls: TlsFacts<'a>,
+}
+
+/// What a handshake has settled, for a log; texts are empty where there was none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TlsFacts<'a> {
+    /// `TLSv1.3`
+    pub version: &'a str,
+    /// The cipher suite, by the standard's name.
+    pub cipher: &'a str,
+    /// The name that the client asked for.
+    pub server_name: &'a str,
+    /// The URI of the client's certificate, such as a SPIFFE identity.
+    pub peer_uri: &'a str,
+    /// The subject of the client's certificate.
+    pub peer_subject: &'a str,
 }
 
 #[cfg(test)]

@@ -11,12 +11,13 @@ mod http2;
 mod listener;
 mod name;
 mod route;
+mod tls;
 
 pub use address::Address;
 pub use cluster::{
     Balancing, Cluster, ConnectionOptions, DnsOptions, DnsTargets, Drop, Endpoint, EndpointSource, Health,
     LbPolicy, LoadAssignment, Locality, LocalityEndpoints, LookupFamily, PriorityThresholds, SubsetFallback,
-    SubsetSelector, Subsets,
+    SubsetSelector, Subsets, TransportMatch,
 };
 pub use condition::{
     AddressRange, Condition, CookieMatch, FieldName, Fraction, HeaderMatch, NodeFacts, NodeMatch, Predicate,
@@ -27,12 +28,20 @@ pub use edit::{
 };
 pub use http::{BodyRate, HttpOptions, SourceLimit, Timeouts};
 pub use http2::{Codec, Http2Options, Keepalive, UpstreamProtocol};
-pub use listener::{Listener, RouteSource};
+pub use listener::{
+    ChainMatch, FilterChain, Inspection, Listener, ProxyProtocol, RouteSource, ServerName, Serves,
+    SourceKind, TcpOptions, TransportProtocol,
+};
 pub use name::{ArmName, ClusterName, ListenerName, RouteConfigName};
 pub use route::{
     Action, Arm, ClusterRef, DirectResponse, Domain, Forward, HashPolicy, HashSource, KeyCookie, KeySource,
     Labels, PathMatch, Redirect, RedirectPath, Route, RouteConfiguration, RouteLimits, RouteOptions,
     RouteTimeout, Split, SplitBy, SplitKey, Unavailable, VirtualHost, Weight,
+};
+
+pub use tls::{
+    CertificateSource, CommonTls, DownstreamTls, Material, NameKind, NameMatch, TlsCertificate, TlsVersions,
+    UpstreamTls, UpstreamTransport, Validation, ValidationSource,
 };
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,8 +65,8 @@ pub struct Config {
 pub struct ServedListener {
     /// The listener.
     pub listener: Arc<Listener>,
-    /// Its routes, inline or from RDS.
-    pub routes: Arc<RouteConfiguration>,
+    /// The routes of its chains, in their order, inline or from RDS.
+    pub routes: Vec<Arc<RouteConfiguration>>,
 }
 
 /// A cluster and its endpoints.

@@ -15,7 +15,7 @@ use crate::http1::{Method, RequestHead, parse_request};
 use crate::path::{self, TargetError};
 use crate::rewrite::{self, Here};
 use crate::route::{Asked, Caller, Choice, CompiledRoute, HeadView, NoRoute, RequestView, Trail, Way};
-use crate::snapshot::{ListenerTable, Snapshot};
+use crate::snapshot::{ChainTable, ListenerTable, Snapshot};
 
 pub use answer::{ArmAnswer, Candidate, Decision, Explanation, Forwarding, RouteAnswer, Verdict};
 
@@ -54,12 +54,18 @@ impl Question {
     }
 }
 
-/// What a listener does with a request. Cost: as a request, and a look at every route of its virtual host.
-pub fn explain(snapshot: &Snapshot, listener: &ListenerTable, question: &Question) -> Explanation {
+/// What a filter chain of a listener does with a request. Cost: as a request, and a look at every route of its virtual host.
+pub fn explain(
+    snapshot: &Snapshot,
+    listener: &ListenerTable,
+    chain: &ChainTable,
+    question: &Question,
+) -> Explanation {
     let mut explanation = Explanation {
         listener: listener.name.clone(),
         address: listener.address.clone(),
-        configuration: listener.routes.name.clone(),
+        chain: chain.chain.name.clone(),
+        configuration: chain.routes.name.clone(),
         method: question.method.clone(),
         host: question.host.clone(),
         path: question.path.clone(),
@@ -67,7 +73,7 @@ pub fn explain(snapshot: &Snapshot, listener: &ListenerTable, question: &Questio
         tried: Vec::new(),
         verdict: Verdict::Refused { status: 400, why: String::new() },
     };
-    let http = &listener.http;
+    let http = &chain.http;
     let mut buffer = question.head();
     let mut head = RequestHead::default();
     let whole = match parse_request(&buffer, &http.requests, &mut head) {
@@ -98,7 +104,14 @@ pub fn explain(snapshot: &Snapshot, listener: &ListenerTable, question: &Questio
     }
     let peer = question.peer.to_string();
     let mut added = Vec::new();
-    hop::apply(&http.hop, &peer, &buffer, &mut head, || hop::request_id(0, question.draw), &mut added);
+    hop::apply(
+        &http.hop,
+        hop::Peer { is_tls: chain.chain.tls.is_some(), ..hop::Peer::plain(&peer) },
+        &buffer,
+        &mut head,
+        || hop::request_id(0, question.draw),
+        &mut added,
+    );
     let request = Asked {
         head: HeadView { head: &head, buffer: &buffer, added: &added, default_host: &http.default_host },
         caller: Caller {
@@ -107,20 +120,20 @@ pub fn explain(snapshot: &Snapshot, listener: &ListenerTable, question: &Questio
             draw: question.draw,
         },
     };
-    let trail = listener.routes.explain(&request);
-    explanation.tell(listener, &trail);
-    explanation.verdict = verdict(snapshot, listener, &trail, &request, &question.unknown);
+    let trail = chain.routes.explain(&request);
+    explanation.tell(chain, &trail);
+    explanation.verdict = verdict(snapshot, chain, &trail, &request, &question.unknown);
     explanation
 }
 
 fn verdict(
     snapshot: &Snapshot,
-    listener: &ListenerTable,
+    chain: &ChainTable,
     trail: &Trail<'_>,
     request: &Asked<'_>,
     unknown: &BTreeSet<ClusterName>,
 ) -> Verdict {
-    let table = &listener.routes;
+    let table = &chain.routes;
     let HeadView { head, buffer, .. } = request.head;
     let here = Here { scheme: request.scheme(), authority: request.authority(), target: request.path() };
     let refused = |status, why: &str| Verdict::Refused { status, why: why.to_owned() };
@@ -146,7 +159,7 @@ fn verdict(
             Verdict::Answered { status: response.status, route: route.label.clone() }
         }
         Action::Forward(forward) => {
-            let allowed = |protocol: &[u8]| listener.http.allows_upgrade(protocol, &forward.options.upgrades);
+            let allowed = |protocol: &[u8]| chain.http.allows_upgrade(protocol, &forward.options.upgrades);
             if head.method == Method::Connect && !allowed(b"connect") {
                 return refused(405, "CONNECT is not enabled here");
             }

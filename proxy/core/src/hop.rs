@@ -19,6 +19,8 @@ pub struct HopRules {
     pub generates_request_id: bool,
     /// Whether a stranger may bring its own id (`preserve_external_request_id`).
     pub keeps_external_request_id: bool,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub client_certificate: ClientCertificate,
     /// The value of a `Via` line that is added both ways; none where empty.
     pub via: Box<str>,
 }
@@ -31,8 +33,68 @@ impl Default for HopRules {
             appends_forwarded_for: true,
             generates_request_id: true,
             keeps_external_request_id: false,
+            client_certificate: ClientCertificate::default(),
             via: "".into(),
         }
+    }
+}
+
+/// What becomes of `x-forwarded-client-cert` (`forward_client_cert_details`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// What a client says there.
+    pub rule: ForwardedCertificate,
+    /// What is told of the client's certificate (`set_current_client_cert_details`).
+    pub details: CertificateDetails,
+}
+
+/// `ForwardClientCertDetails`. All but the last hold for connections on which the client has shown a certificate; on others
+/// the header is taken away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ForwardedCertificate {
+    /// It is taken away.
+    #[default]
+    Sanitize,
+    /// It is passed on.
+    ForwardOnly,
+    /// Ours is added to it.
+    Append,
+    /// Ours takes its place.
+    Set,
+    /// It is passed on, whoever says it.
+    AlwaysForward,
+}
+
+/// `SetCurrentClientCertDetails`. The hash, and the URI of our own certificate, are always told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CertificateDetails {
+    /// `Subject`
+    pub subject: bool,
+    /// `Cert`, in PEM
+    pub certificate: bool,
+    /// `Chain`, in PEM
+    pub chain: bool,
+    /// `DNS`
+    pub dns: bool,
+    /// `URI`
+    pub uri: bool,
+}
+
+/// Who is connected.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Peer<'a> {
+    /// The address as text; empty for a Unix socket.
+    pub address: &'a str,
+    /// Whether the connection is protected.
+    pub is_tls: bool,
+    /// What `x-forwarded-client-cert` says of the certificate that it has shown; none where it has shown none.
+    pub certificate: Option<&'a str>,
+}
+
+impl<'a> Peer<'a> {
+    /// One on a connection that nothing protects.
+    pub const fn plain(address: &'a str) -> Self {
+        Self { address, is_tls: false, certificate: None }
     }
 }
 
@@ -59,12 +121,12 @@ pub fn request_id(high: u64, low: u64) -> RequestId {
 }
 
 /// Drops the lines that are not believed and writes into `added` the lines that this hop adds, each with its line end.
-/// `peer` is the address of whoever is connected, as text; empty for a Unix socket. `fresh_id` is asked at most once.
+/// `fresh_id` is asked at most once.
 ///
 /// Cost: one look at each line, and a copy of what is added. No allocation once `added` has grown.
 pub fn apply(
     rules: &HopRules,
-    peer: &str,
+    peer: Peer<'_>,
     buffer: &[u8],
     head: &mut RequestHead,
     fresh_id: impl FnOnce() -> RequestId,
@@ -73,8 +135,9 @@ pub fn apply(
     added.clear();
     let strangers = rules.is_edge && rules.trusted_hops == 0;
     let (mut has_id, mut has_proto, mut has_host) = (false, false, false);
-    let appends = rules.is_edge && rules.appends_forwarded_for && !peer.is_empty();
+    let appends = rules.is_edge && rules.appends_forwarded_for && !peer.address.is_empty();
     let mut forwarded_for = false;
+    let keeps_certificate = keeps_certificate(rules.client_certificate.rule, peer);
     for line in &mut head.headers {
         if line.dropped {
             continue;
@@ -99,18 +162,27 @@ pub fn apply(
                 forwarded_for = true;
                 line.dropped = true;
             }
+            HeaderId::XForwardedClientCert => match rules.client_certificate.rule {
+                // Written below, in one line with ours.
+                ForwardedCertificate::Append => line.dropped = true,
+                _ => line.dropped = !keeps_certificate,
+            },
             HeaderId::Internal => line.dropped = rules.is_edge,
             _ => {}
         }
     }
     if appends {
         added.extend_from_slice(if forwarded_for { b", " } else { b"x-forwarded-for: " });
-        added.extend_from_slice(peer.as_bytes());
+        added.extend_from_slice(peer.address.as_bytes());
         added.extend_from_slice(b"\r\n");
     }
     if !has_proto {
-        added.extend_from_slice(b"x-forwarded-proto: http\r\n");
+        added.extend_from_slice(match peer.is_tls {
+            true => b"x-forwarded-proto: https\r\n",
+            false => b"x-forwarded-proto: http\r\n",
+        });
     }
+    add_certificate(rules.client_certificate.rule, peer, buffer, head, added);
     if strangers && !head.authority.is_empty() {
         added.extend_from_slice(b"x-forwarded-host: ");
         added.extend_from_slice(head.authority.slice(buffer));
@@ -126,6 +198,36 @@ pub fn apply(
         added.extend_from_slice(rules.via.as_bytes());
         added.extend_from_slice(b"\r\n");
     }
+}
+
+/// Whether what a client says of a certificate stays.
+const fn keeps_certificate(rule: ForwardedCertificate, peer: Peer<'_>) -> bool {
+    match rule {
+        ForwardedCertificate::Sanitize | ForwardedCertificate::Set => false,
+        ForwardedCertificate::ForwardOnly | ForwardedCertificate::Append => peer.certificate.is_some(),
+        ForwardedCertificate::AlwaysForward => true,
+    }
+}
+
+/// Adds what is told of the peer's own certificate, after what those before it have said where that is kept.
+fn add_certificate(
+    rule: ForwardedCertificate,
+    peer: Peer<'_>,
+    buffer: &[u8],
+    head: &RequestHead,
+    added: &mut Vec<u8>,
+) {
+    let tells = matches!(rule, ForwardedCertificate::Append | ForwardedCertificate::Set);
+    let Some(certificate) = peer.certificate.filter(|_| tells) else { return };
+    added.extend_from_slice(b"x-forwarded-client-cert: ");
+    if rule == ForwardedCertificate::Append {
+        for line in head.headers.iter().filter(|line| line.id == HeaderId::XForwardedClientCert) {
+            added.extend_from_slice(line.value.slice(buffer));
+            added.push(b',');
+        }
+    }
+    added.extend_from_slice(certificate.as_bytes());
+    added.extend_from_slice(b"\r\n");
 }
 
 /// The address of the client itself, as far as it can be believed: the peer's at the edge; behind trusted hops, or where
@@ -161,7 +263,7 @@ mod tests {
         let mut head = RequestHead::default();
         assert_eq!(parse_request(text.as_bytes(), &RequestRules::default(), &mut head), Ok(true));
         let (mut added, mut out) = (Vec::new(), Vec::new());
-        apply(rules, "192.0.2.7", text.as_bytes(), &mut head, || request_id(1, 2), &mut added);
+        apply(rules, Peer::plain("192.0.2.7"), text.as_bytes(), &mut head, || request_id(1, 2), &mut added);
         let edits = RequestEdits { added: &added, ..RequestEdits::default() };
         write_request(&mut out, text.as_bytes(), &head, &edits);
         String::from_utf8(out).expect("text")

@@ -5,10 +5,12 @@
 
 pub mod access;
 pub mod breaker;
+pub mod chain;
 pub mod config;
 pub mod edit;
 pub mod endpoint;
 pub mod explain;
+pub mod grpc;
 pub mod hop;
 pub mod http1;
 pub mod http2;
@@ -18,6 +20,7 @@ pub mod local_reply;
 pub mod overload;
 pub mod path;
 pub mod pattern;
+pub mod proxy_protocol;
 pub mod rewrite;
 pub mod route;
 pub mod snapshot;

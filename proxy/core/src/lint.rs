@@ -52,8 +52,10 @@ pub fn lint(config: &Config, is_part: bool) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     for served in &config.listeners {
         // One that several listeners name is told of once.
-        if seen.insert(Arc::as_ptr(&served.routes)) {
-            linter.configuration(&served.routes, Some(&served.listener.name));
+        for routes in &served.routes {
+            if seen.insert(Arc::as_ptr(routes)) {
+                linter.configuration(routes, Some(&served.listener.name));
+            }
         }
     }
     linter.findings

@@ -132,6 +132,14 @@ mod tests {
         peer_port: 0,
         client: "",
         local_address: "",
+        is_http2: false,
+        tls: crate::access::TlsFacts {
+            version: "",
+            cipher: "",
+            server_name: "",
+            peer_uri: "",
+            peer_subject: "",
+        },
     };
 
     #[test]

@@ -16,7 +16,7 @@ mod request;
 mod table;
 
 pub use choose::{Chosen, NewUser, Way, set_cookie};
-pub(crate) use condition::header_holds;
+pub(crate) use condition::{header_holds, text_holds};
 pub use explain::{Mismatch, Trail, Tried};
 pub use request::{Asked, Caller, HeadView, RequestView, SourceLabels};
 pub use table::{ArmTarget, Choice, CompiledRoute, NoRoute, RouteLabel, RouteTable};

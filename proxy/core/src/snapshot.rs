@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::breaker::ClusterState;
+use crate::chain::{self, ConnectionFacts};
 use crate::config::{
-    Address, Cluster, ClusterName, ConnectionOptions, Drop, Endpoint, HttpOptions, Labels, LbPolicy,
-    Listener, ListenerName, LoadAssignment, PriorityThresholds,
+    Address, Cluster, ClusterName, ConnectionOptions, Drop, Endpoint, FilterChain, HttpOptions, Labels,
+    LbPolicy, Listener, ListenerName, LoadAssignment, PriorityThresholds,
 };
 use crate::endpoint::EndpointState;
 use crate::lb::SubsetChoices;
@@ -30,20 +31,55 @@ pub struct Snapshot {
     pub source_labels: Arc<SourceLabels>,
 }
 
-/// A listener and its routes.
+/// A listener and its chains.
 #[derive(Debug)]
 pub struct ListenerTable {
     /// Its name.
     pub name: ListenerName,
     /// Where it listens.
     pub address: Address,
+    /// Its chains, in the order of the configuration's.
+    pub chains: Box<[Arc<ChainTable>]>,
+    /// It was removed: connections that are open still are served by it, and end with their next response.
+    pub is_departing: bool,
+    /// As it was configured.
+    pub listener: Arc<Listener>,
+    /// Chains by their place: an index, for as long as the chain is there.
+    places: Box<[Option<usize>]>,
+}
+
+/// A filter chain and its routes.
+#[derive(Debug)]
+pub struct ChainTable {
+    /// What its connections know it by. A chain keeps its place from one snapshot to the next, by its name, or by its
+    /// index where it has none.
+    pub place: usize,
     /// Its routes.
     pub routes: Arc<RouteTable>,
     /// The settings of its HTTP connection manager.
     pub http: Arc<HttpOptions>,
-    /// It was removed: connections that are open still are served by it, and end with their next response.
+    /// As it was configured.
+    pub chain: FilterChain,
+    /// The listener that it is a part of was removed.
     pub is_departing: bool,
-    listener: Arc<Listener>,
+}
+
+impl ListenerTable {
+    /// The chain for a connection.
+    pub fn choose(&self, facts: &ConnectionFacts<'_>) -> Option<&Arc<ChainTable>> {
+        chain::choose(&self.listener.chains, facts).map(|index| &self.chains[index])
+    }
+
+    /// The chain at a place, if it is there still.
+    pub fn chain(&self, place: usize) -> Option<&Arc<ChainTable>> {
+        self.chains.get((*self.places.get(place)?)?)
+    }
+
+    /// The settings that hold before a chain is chosen, and for the listener as a whole: the first chain's.
+    pub fn http(&self) -> &HttpOptions {
+        // A listener has a chain, as translation makes sure.
+        &self.chains[0].http
+    }
 }
 
 /// A cluster and its endpoints.

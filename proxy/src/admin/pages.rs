@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hyper::StatusCode;
 use proxy_core::breaker::{Priority, Resource};
-use proxy_core::config::{Action, Address, Health};
+use proxy_core::config::{Action, Address, Health, NameKind};
 use proxy_core::route::Choice;
 use proxy_core::xds::Held;
 use serde_json::{Value, json};
@@ -151,27 +151,87 @@ pub(super) fn listeners(controller: &Controller, query: &str) -> Page {
     reply(StatusCode::OK, TEXT, text)
 }
 
+/// The certificates that are shown, in Envoy's form: who expires when.
+pub(super) fn certs(controller: &Controller) -> Page {
+    let day = 86_400;
+    let now = unix_seconds();
+    let time = |seconds: i64| {
+        let since = std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
+    };
+    let certificates = controller.certificates().into_iter().map(|certificate| {
+        let identity = &certificate.identity;
+        let names =
+            |kind, key: &str| identity.texts(kind).map(|name| json!({ key: name })).collect::<Vec<_>>();
+        let names =
+            [names(NameKind::Uri, "uri"), names(NameKind::Dns, "dns"), names(NameKind::Ip, "ip_address")]
+                .concat();
+        json!({
+            "cert_chain": [{
+                "path": certificate.origin,
+                "serial_number": identity.serial(),
+                "subject": identity.subject(),
+                "subject_alt_names": names,
+                "days_until_expiration": ((identity.not_after - now) / day).max(0).to_string(),
+                "valid_from": time(identity.not_before),
+                "expiration_time": time(identity.not_after),
+            }],
+        })
+    });
+    let certificates: Vec<_> = certificates.collect();
+    reply(StatusCode::OK, JSON, format!("{:#}\n", json!({ "certificates": certificates })))
+}
+
+fn unix_seconds() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs() as i64)
+}
+
+/// Takes private keys out of what is shown.
+fn redact(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match name.as_str() {
+                    "private_key" | "privateKey" => {
+                        for part in ["inline_string", "inline_bytes", "inlineString", "inlineBytes"] {
+                            if let Some(text) = value.get_mut(part) {
+                                *text = json!("[redacted]");
+                            }
+                        }
+                    }
+                    _ => redact(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(redact),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// Every route in the order in which it is tried, with its arms.
 pub(super) fn routes(controller: &Controller, query: &str) -> Page {
     let snapshot = controller.snapshot();
     let mut text = String::new();
     let mut all = Vec::new();
-    for (_, listener) in snapshot.live_listeners() {
-        for route in listener.routes.routes() {
+    let chains = snapshot
+        .live_listeners()
+        .flat_map(|(_, listener)| listener.chains.iter().map(move |c| (listener, c)));
+    for (listener, chain) in chains {
+        for route in chain.routes.routes() {
             let choice = match &route.choice {
-                Choice::None => match listener.routes.route_config(route).action {
+                Choice::None => match chain.routes.route_config(route).action {
                     Action::Redirect(_) => "redirect".to_owned(),
                     Action::Respond(_) | Action::Forward(_) => "direct response".to_owned(),
                 },
                 Choice::Only(_) => "single".to_owned(),
                 Choice::Sequence => "exact sequence".to_owned(),
-                Choice::Keyed(_) | Choice::Number => listener
-                    .routes
-                    .forward(route)
-                    .map_or(String::new(), |forward| forward.split.by.to_string()),
+                Choice::Keyed(_) | Choice::Number => {
+                    chain.routes.forward(route).map_or(String::new(), |forward| forward.split.by.to_string())
+                }
             };
             let _ = writeln!(text, "{}::{}::{choice}", listener.name, route.label);
-            let arms = listener.routes.arms(route).iter().zip(&route.targets).map(|(arm, target)| {
+            let arms = chain.routes.arms(route).iter().zip(&route.targets).map(|(arm, target)| {
                 let cluster = &target.cluster;
                 let _ = writeln!(
                     text,
@@ -273,7 +333,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What is held, in the shape of Envoy's `/config_dump`. Nothing in it is secret: this version takes no secrets.
+/// What is held, in the shape of Envoy's `/config_dump`, without private keys.
 pub(super) fn config_dump(controller: &Controller) -> Value {
     let resources = controller.client.resources();
     let (listeners, routes) = (type_url::LISTENER, type_url::ROUTE_CONFIGURATION);
@@ -319,5 +379,8 @@ fn section<'a, T: 'a>(
 
 fn as_json(resource: &Any) -> Value {
     let name = type_url::message_name(&resource.type_url);
-    message_json::to_json(name, &resource.value).unwrap_or_else(|error| json!({ "error": error.to_string() }))
+    let mut shown = message_json::to_json(name, &resource.value)
+        .unwrap_or_else(|error| json!({ "error": error.to_string() }));
+    redact(&mut shown);
+    shown
 }

@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::deadline::{Deadlines, Limit};
 use crate::http2::Hangup;
 use crate::worker::Worker;
-use crate::worker::view::{ListenerView, View};
+use crate::worker::view::{ChainView, View};
 
 /// How long a response's head may take where nobody said anything, as in Envoy.
 const DEFAULT_ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -24,7 +24,7 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) worker: &'a Rc<Worker>,
     pub(crate) connection: &'a Connection,
     pub(crate) view: Rc<View>,
-    pub(crate) listener: Rc<ListenerView>,
+    pub(crate) chain: Rc<ChainView>,
     /// The first byte.
     pub(crate) started: Instant,
     /// The last byte of the head.
@@ -37,7 +37,7 @@ pub(crate) struct RequestContext<'a> {
 
 impl RequestContext<'_> {
     pub(super) fn http(&self) -> &HttpOptions {
-        self.listener.http()
+        self.chain.http()
     }
 
     pub(super) const fn deadlines(&self) -> &Deadlines {
@@ -60,10 +60,11 @@ impl RequestContext<'_> {
         let presses = self.worker.pressure() > Pressure::None;
         worn_out
             || presses
-            || self.listener.is_departing()
+            || self.chain.is_departing()
             || self.connection.left_behind.get().is_some()
             || self.worker.is_draining()
             || http.timeouts.connection.is_some_and(old)
+            || self.connection.protection().is_some_and(|protection| protection.has_expired(self.started))
     }
 
     pub(super) fn client_stall(&self, time: Option<Duration>) -> Stall<'_> {

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use proxy_core::access::Record;
+use proxy_core::access::{Record, TlsFacts};
 use proxy_core::hop;
 
 use super::{Reason, RequestContext, Routed};
+use crate::connection::Protection;
 use crate::exchange::{Exchange, Progress};
 use crate::telemetry::Lapse;
 
@@ -29,17 +30,17 @@ pub(super) fn observe(
         (Some(cluster), Some(Reason::ResponseTimeout)) => cluster.cells.timeouts.add(1),
         _ => {}
     }
-    cx.listener.cells.observe(status, lapse);
+    cx.chain.cells.observe(status, lapse);
     // Routes that do not forward have cells as well, of one arm without a name.
     if let Some(route) = &routed.route {
         route.cells[routed.arm].observe(status, lapse);
     }
-    if cx.listener.logs.is_empty() {
+    if cx.chain.logs.is_empty() {
         return;
     }
     let record = record(cx, routed, exchange, status, failure, duration);
     let record = Record { local_body, ..record };
-    cx.listener.logs.iter().for_each(|log| log.write(&record));
+    cx.chain.logs.iter().for_each(|log| log.write(&record));
 }
 
 /// All that can be told of a request.
@@ -57,7 +58,7 @@ pub(super) fn record<'a>(
     let target = targets.get(routed.arm);
     let spilled_from = routed.spilled_from.and_then(|arm| targets.get(arm));
     let since_start = |at: Instant| at.saturating_duration_since(cx.started).as_micros() as u64;
-    let peer = &cx.connection.peer;
+    let peer = cx.connection.peer();
     let (head, buffer) = (&exchange.request, exchange.from_client.as_slice());
     Record {
         request: Some((head, buffer)),
@@ -90,5 +91,7 @@ pub(super) fn record<'a>(
         peer_port: peer.port(),
         client: hop::client_address(&cx.http().hop, &peer.ip, buffer, head),
         local_address: &cx.connection.local,
+        is_http2: cx.stream.is_some(),
+        tls: cx.connection.protection().map_or_else(TlsFacts::default, Protection::facts),
     }
 }

@@ -6,6 +6,7 @@ use proxy_core::config::{BodyRate, RouteOptions, RouteTimeout, UpstreamProtocol}
 use proxy_core::http1::{HeaderId, Limits, Method, RequestHead, ResponseHead};
 
 use super::RequestContext;
+use crate::upstream::Protocol;
 use crate::worker::view::ClusterView;
 
 /// What was decided about a request: where it goes and how long that may take.
@@ -21,8 +22,8 @@ pub(super) struct Plan<'a> {
     pub(super) tunnel_idle: Option<Duration>,
     pub(super) buffer_bytes: usize,
     pub(super) response_limits: Limits,
-    /// The endpoint is spoken to in HTTP/2.
-    pub(super) speaks_http2: bool,
+    /// What the endpoint is spoken to in.
+    pub(super) protocol: Protocol,
     /// The request asks for a tunnel, and may have one.
     pub(super) tunnel: Option<Tunnel>,
 }
@@ -88,12 +89,14 @@ impl<'a> Plan<'a> {
             tunnel_idle: own(limits.and_then(|l| l.tunnel_idle), timeouts.tunnel_idle),
             buffer_bytes: connections.buffer_bytes.unwrap_or(http.buffer_bytes),
             response_limits,
-            speaks_http2: match connections.protocol {
+            protocol: match connections.protocol {
                 // A CONNECT that ends here leaves the endpoint with bytes alone.
-                _ if tunnel == Some(Tunnel::Terminated) => false,
-                UpstreamProtocol::Http1 | UpstreamProtocol::Alpn => false,
-                UpstreamProtocol::Http2 => true,
-                UpstreamProtocol::Downstream => cx.stream.is_some(),
+                _ if tunnel == Some(Tunnel::Terminated) => Protocol::Http1,
+                UpstreamProtocol::Http1 => Protocol::Http1,
+                UpstreamProtocol::Http2 => Protocol::Http2,
+                UpstreamProtocol::Downstream if cx.stream.is_some() => Protocol::Http2,
+                UpstreamProtocol::Downstream => Protocol::Http1,
+                UpstreamProtocol::Alpn => Protocol::Alpn,
             },
             tunnel,
         }

@@ -78,6 +78,7 @@ reasons! {
     TooManyPending: Local, 503, "UO", "overflow_pending_requests", "the cluster's circuit breaker max_pending_requests is reached";
     ConnectFailed: Upstream, 503, "UF", "connect_failed", "no connection to the endpoint";
     ConnectTimeout: Upstream, 503, "UF", "connect_timeout", "the connection to the endpoint took longer than connect_timeout";
+    UpstreamTls: Upstream, 503, "UF", "upstream_tls", "the TLS handshake with the endpoint failed";
     UpstreamReset: Upstream, 503, "UC", "upstream_reset", "the endpoint closed the connection without a response";
     UpstreamProtocol: Upstream, 502, "UPE", "upstream_protocol", "the endpoint's response is malformed";
     UpstreamTruncated: Upstream, 502, "UC", "upstream_truncated", "the endpoint's response ended too early";
@@ -104,7 +105,7 @@ impl Reason {
 impl From<Limit> for Reason {
     fn from(limit: Limit) -> Self {
         match limit {
-            Limit::KeepAlive | Limit::Header => Self::HeaderTimeout,
+            Limit::Handshake | Limit::KeepAlive | Limit::Header => Self::HeaderTimeout,
             Limit::Request => Self::RequestTimeout,
             Limit::BodyIdle => Self::BodyIdleTimeout,
             Limit::BodyRate => Self::BodyTooSlow,

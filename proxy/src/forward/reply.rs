@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use proxy_core::access::Record;
 use proxy_core::config::{Action, DirectResponse, HttpOptions};
+use proxy_core::grpc;
 use proxy_core::http1::{HeadError, LocalReply, Method, ResponseEdits, Version, write_local_reply};
 use proxy_core::rewrite::{self, Here};
 use proxy_core::route::RequestView as _;
@@ -109,6 +110,10 @@ pub(super) async fn answer(
             (None, Some(Action::Respond(response))) => {
                 direct(http, &record, response, method, &edits, &mut out)
             }
+            // A client of gRPC reads no status but its own.
+            (Some(reason), _) if exchange.request.is_grpc => {
+                grpc(http, &record, reason.words(), &edits, &mut out)
+            }
             (None, _) => local_reply(http, &record, "", method, &edits, &mut out),
             (Some(reason), _) => local_reply(http, &record, reason.words(), method, &edits, &mut out),
         }
@@ -185,6 +190,28 @@ fn direct(
     (response.status, if bodiless { 0 } else { body.len() as u64 })
 }
 
+/// Writes a reply in the form of gRPC: the failure as its status, in a response of trailers alone. Returns the status of HTTP
+/// and the bytes of its body.
+fn grpc(
+    http: &HttpOptions,
+    record: &Record<'_>,
+    text: &str,
+    edits: &ResponseEdits<'_>,
+    out: &mut Vec<u8>,
+) -> (u16, u64) {
+    // A mapper may say another status and other words.
+    let reply = http.local_replies.reply(record, text);
+    let words = if reply.content_type.starts_with("text/plain") { &*reply.body } else { text.as_bytes() };
+    let mut added = reply.headers;
+    added.extend_from_slice(edits.added);
+    grpc::write_status(grpc::status_of(reply.status), words, &mut added);
+    let edits = ResponseEdits { added: &added, ..*edits };
+    let written = LocalReply { status: 200, content_type: "application/grpc", body: b"", is_head: false };
+    out.clear();
+    write_local_reply(out, &written, &edits);
+    (200, 0)
+}
+
 /// Answers a head that breaks a rule, or did not come in time. Nobody knows where the next request would start, so the
 /// connection ends.
 pub(crate) async fn refuse(
@@ -194,19 +221,19 @@ pub(crate) async fn refuse(
     error: Result<HeadError, Limit>,
 ) -> Next {
     cx.deadlines().clear_all();
-    cx.listener.cells.requests.add(1);
+    cx.chain.cells.requests.add(1);
     let (reason, status, text) = match error {
         Ok(error) => (Reason::MalformedHead, error.status(), error.to_string()),
         Err(limit) => {
             (Reason::from(limit), Reason::from(limit).status(), Reason::from(limit).words().to_owned())
         }
     };
-    tracing::debug!(text, peer = %cx.connection.peer.ip, "a request was refused");
+    tracing::debug!(text, peer = %cx.connection.peer().ip, "a request was refused");
     cx.worker.cells.failures[reason as usize].add(1);
     let ended = Instant::now();
     let duration = ended.saturating_duration_since(cx.started).as_micros() as u64;
-    cx.listener.cells.observe(status, Lapse::of(duration));
-    let peer = &cx.connection.peer;
+    cx.chain.cells.observe(status, Lapse::of(duration));
+    let peer = cx.connection.peer();
     let record = Record {
         status,
         reason: reason.words(),
@@ -234,7 +261,7 @@ pub(crate) async fn refuse(
     let (status, sent) = local_reply(http, &record, &text, Method::Get, &edits, &mut exchange.out);
     let body = &exchange.out[exchange.out.len() - sent as usize..];
     let record = Record { status, bytes_sent: sent, local_body: body, ..record };
-    cx.listener.logs.iter().for_each(|log| log.write(&record));
+    cx.chain.logs.iter().for_each(|log| log.write(&record));
     let stall = cx.client_stall(cx.http().timeouts.write);
     let mut write = pin!(stall.write_all(client, &exchange.out));
     match cx.guard(write.as_mut()).await {

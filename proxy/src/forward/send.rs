@@ -13,7 +13,7 @@ use super::tunnel::{self, Carried};
 use super::{Finished, Reason, RequestContext, Routed, upload};
 use crate::exchange::Exchange;
 use crate::socket::Socket;
-use crate::upstream::{Demand, Leased, Pool};
+use crate::upstream::{Demand, Leased, Link, Pool, Protocol};
 
 /// The request on its way up: what of its body is at hand, and what is still to come.
 pub(super) struct Upload {
@@ -35,7 +35,7 @@ impl Upload {
     ) -> Result<Self, Reason> {
         let Exchange { request, from_client, out, added, progress, target, host, .. } = exchange;
         let http = cx.http();
-        let trails = http.forwards_trailers || (cx.stream.is_some() && plan.speaks_http2);
+        let trails = http.forwards_trailers || (cx.stream.is_some() && plan.protocol == Protocol::Http2);
         let output = if trails { Output::ChunksAndTrailers } else { Output::Chunks };
         let mut body = BodyReader::of_request(request.framing, output, http.chunks);
         let fallback_host = match &*http.default_host {
@@ -68,13 +68,14 @@ pub(super) async fn send(
     plan: &Plan<'_>,
     routed: &Routed,
     pool: &Rc<Pool>,
+    link: &Link,
     client: &mut Socket,
     exchange: &mut Exchange,
     upload: &mut Upload,
 ) -> Result<Finished, Reason> {
     let mut fresh = false;
     loop {
-        let leased = acquire(cx, plan, pool, exchange, fresh).await?;
+        let leased = acquire(cx, plan, pool, link, exchange, fresh).await?;
         let reused = leased.reused;
         let replayable = upload.sent;
         match send_on(cx, plan, routed, pool, leased, client, exchange, upload).await {
@@ -95,6 +96,7 @@ async fn acquire(
     cx: &RequestContext<'_>,
     plan: &Plan<'_>,
     pool: &Rc<Pool>,
+    link: &Link,
     exchange: &mut Exchange,
     fresh: bool,
 ) -> Result<Leased, Reason> {
@@ -104,10 +106,12 @@ async fn acquire(
         priority: plan.options.priority,
         method: exchange.request.method,
         // What goes through a tunnel cannot be sent again.
-        fresh: fresh || (plan.tunnel.is_some() && !plan.speaks_http2),
-        is_http2: plan.speaks_http2,
+        fresh: fresh || (plan.tunnel.is_some() && plan.protocol == Protocol::Http1),
+        link,
+        protocol: plan.protocol,
+        told: cx.connection.addresses(),
         now: cx.worker.recent_time(),
-        percent: if plan.speaks_http2 { cx.worker.random_percent() } else { 0 },
+        percent: if plan.protocol != Protocol::Http1 { cx.worker.random_percent() } else { 0 },
         worker: &cx.worker.cells,
         cells: &cluster.cells,
     };
@@ -190,11 +194,12 @@ pub(super) async fn terminate_connect(
     cx: &RequestContext<'_>,
     plan: &Plan<'_>,
     pool: &Rc<Pool>,
+    link: &Link,
     client: &mut Socket,
     exchange: &mut Exchange,
     used: usize,
 ) -> Result<Finished, Reason> {
-    let mut leased = acquire(cx, plan, pool, exchange, true).await?;
+    let mut leased = acquire(cx, plan, pool, link, exchange, true).await?;
     exchange.progress.answering = true;
     let opened = client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
     exchange.progress.answered = opened.is_ok();

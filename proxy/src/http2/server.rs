@@ -44,8 +44,8 @@ pub(super) struct Streams {
 
 /// Serves a connection to its end. `early` was read from it already.
 pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, early: Vec<u8>) {
-    let Some(listener) = worker.view().listener(&worker, connection.slot) else { return };
-    let http = listener.http();
+    let Some(chain) = worker.view().chain(&worker, connection.chain.get()) else { return };
+    let http = chain.http();
     let wire = Wire::new(socket, early, Meter::new(Side::Server, http.http2.meter));
     connection.deadlines.set(Limit::Header, Instant::now(), http.timeouts.header);
     let Some(library) = shake_hands(&connection, &wire, http).await else { return };
@@ -60,7 +60,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket
         leaving: false,
         ended_by_us: false,
     };
-    drop(listener);
+    drop(chain);
     loop {
         let event = {
             let mut next = pin!(poll_fn(|cx| driver.poll(cx)));
@@ -71,7 +71,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket
             Ok(Event::Ended) => break,
             Err(Limit::KeepAlive) if !driver.leaving => driver.leave(),
             Err(limit) => {
-                tracing::debug!(?limit, peer = %connection.peer.ip, "an HTTP/2 connection is cut");
+                tracing::debug!(?limit, peer = %connection.peer().ip, "an HTTP/2 connection is cut");
                 return;
             }
         }
@@ -137,7 +137,7 @@ impl Driver {
             let accepted = match self.library.poll_accept(cx) {
                 Poll::Ready(Some(Ok(request))) => return Poll::Ready(Event::Request(request)),
                 Poll::Ready(Some(Err(error))) => {
-                    tracing::debug!(%error, peer = %self.streams.connection.peer.ip, "an HTTP/2 connection failed");
+                    tracing::debug!(%error, peer = %self.streams.connection.peer().ip, "an HTTP/2 connection failed");
                     // What the library has to say about it is in the wire.
                     self.ended_by_us |= error.is_library();
                     Poll::Ready(())
@@ -170,7 +170,7 @@ impl Driver {
         if let Some(excess) = self.wire.excess().filter(|_| !self.ended_by_us) {
             let streams = &self.streams;
             streams.worker.cells.http2_floods.add(1);
-            tracing::info!(%excess, peer = %streams.connection.peer.ip, "an HTTP/2 connection is ended");
+            tracing::info!(%excess, peer = %streams.connection.peer().ip, "an HTTP/2 connection is ended");
             self.ended_by_us = true;
             self.library.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             self.limit_farewell();
@@ -182,7 +182,7 @@ impl Driver {
         }
         match self.keepalive.poll(cx, || self.library.ping_pong()) {
             Poll::Ready(()) if !self.ended_by_us => {
-                tracing::debug!(peer = %self.streams.connection.peer.ip, "an HTTP/2 client answers no PING");
+                tracing::debug!(peer = %self.streams.connection.peer().ip, "an HTTP/2 client answers no PING");
                 self.ended_by_us = true;
                 self.library.abrupt_shutdown(Reason::NO_ERROR);
                 self.limit_farewell();
@@ -211,7 +211,7 @@ impl Driver {
             return;
         }
         let is_idle = open.get() == 0;
-        let timeouts = worker.timeouts(connection.slot);
+        let timeouts = worker.timeouts(connection);
         if stalled {
             let time = timeouts.map_or(Some(FAREWELL), |timeouts| timeouts.write);
             if !connection.deadlines.is_set(Limit::ClientStall) {

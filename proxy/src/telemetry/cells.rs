@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::histogram::{Histogram, Lapse};
+use crate::accepted::Refusal;
 use crate::forward::Reason;
 
 /// A count with one writer.
@@ -31,6 +32,11 @@ pub(crate) struct WorkerCells {
     pub(crate) upstream_reuses: Counter,
     pub(crate) log_lines_dropped: Counter,
     pub(crate) panics: Counter,
+    /// Handshakes with clients, those that took up an old session apart.
+    pub(crate) handshakes_full: Counter,
+    pub(crate) handshakes_resumed: Counter,
+    /// Connections that never got to a request, by reason.
+    pub(crate) refused_connections: [Counter; Refusal::ALL.len()],
     /// HTTP/2 connections that were ended for what their clients sent.
     pub(crate) http2_floods: Counter,
     /// Replies that the proxy gave itself and exchanges that broke, by reason.
@@ -48,6 +54,12 @@ pub(crate) struct ArmCells {
 }
 
 impl ArmCells {
+    /// A connection that was carried as a whole: one that ended well counts as 2xx, so that splits of both can be compared.
+    pub(crate) fn connection(&self, is_well: bool, lapse: Lapse) {
+        self.classes[if is_well { 1 } else { 4 }].add(1);
+        self.duration.record(lapse);
+    }
+
     #[inline]
     pub(crate) fn observe(&self, status: u16, lapse: Lapse) {
         if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {

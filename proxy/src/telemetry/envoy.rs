@@ -202,10 +202,10 @@ impl Registry {
     /// Updates of route configurations, by the listener that they serve.
     fn route_updates(&self, snapshot: &Snapshot, stats: &mut Vec<Stat>) {
         self.xds(|counts| {
-            for (_, listener) in snapshot.live_listeners() {
-                let name = listener.routes.config.name.as_str();
+            for chain in snapshot.live_listeners().flat_map(|(_, listener)| &listener.chains) {
+                let name = chain.routes.config.name.as_str();
                 let Some((accepted, rejected)) = counts.routes.get(name) else { continue };
-                let prefix = listener.http.stat_prefix.to_string();
+                let prefix = chain.http.stat_prefix.to_string();
                 let labels = vec![
                     ("envoy_http_conn_manager_prefix", prefix.clone()),
                     ("envoy_rds_route_config", name.to_owned()),
@@ -230,6 +230,9 @@ impl Registry {
         let connections =
             self.total(|w| w.connections_opened.value().saturating_sub(w.connections_closed.value()));
         group.gauge("total_connections", connections);
+        if let Some(days) = self.certificate_days().into_iter().map(|(_, days)| days).min() {
+            group.gauge("days_until_first_cert_expiring", days);
+        }
         let connected = u64::from(self.xds_connected.load(Ordering::Relaxed));
         Group { group: "control_plane", ..group }.gauge("connected_state", connected);
         self.xds(|counts| {

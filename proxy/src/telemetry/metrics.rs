@@ -18,6 +18,7 @@ use proxy_core::snapshot::Snapshot;
 use super::cells::{ClusterCells, Counter};
 use super::histogram::Totals;
 use super::registry::Registry;
+use crate::accepted::Refusal;
 use crate::forward::Reason;
 
 impl Registry {
@@ -49,6 +50,7 @@ impl Collector for Families {
         self.endpoints(&mut encoder)?;
         self.listeners(&mut encoder)?;
         self.breakers(&mut encoder)?;
+        self.tls(&mut encoder)?;
         self.xds(&mut encoder)?;
         let registry = &self.0;
         let refused = registry.listeners();
@@ -281,6 +283,40 @@ impl Families {
                 .map(|cell| cell.connections_opened.value().saturating_sub(cell.connections_closed.value()))
                 .sum();
             ConstGauge::new(active).encode(family.encode_family(&[("listener", key.listener.as_str())])?)?;
+        }
+        Ok(())
+    }
+
+    fn tls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let registry = &self.0;
+        let help = "TLS handshakes with clients, by whether an earlier session was taken up";
+        let mut family = encoder.encode_descriptor("weir_tls_handshakes", help, None, MetricType::Counter)?;
+        let kinds = [
+            ("full", registry.total(|w| w.handshakes_full.value())),
+            ("resumed", registry.total(|w| w.handshakes_resumed.value())),
+        ];
+        for (kind, count) in kinds {
+            ConstCounter::new(count).encode(family.encode_family(&[("kind", kind)])?)?;
+        }
+        let help = "Connections that never got to a request, by reason";
+        let name = "weir_connections_turned_away";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for refusal in Refusal::ALL {
+            let count = registry.total(|w| w.refused_connections[refusal as usize].value());
+            ConstCounter::new(count).encode(family.encode_family(&[("reason", refusal.label())])?)?;
+        }
+        let help = "Files of keys and certificates that were read again, by whether they could be used";
+        let mut family = encoder.encode_descriptor("weir_tls_reloads", help, None, MetricType::Counter)?;
+        let results = [("taken", &registry.tls_reloads), ("refused", &registry.tls_reload_failures)];
+        for (result, count) in results {
+            let count = count.load(Ordering::Relaxed);
+            ConstCounter::new(count).encode(family.encode_family(&[("result", result)])?)?;
+        }
+        let help = "Days for which a certificate that is shown holds still";
+        let name = "weir_certificate_days_left";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (origin, days) in registry.certificate_days() {
+            ConstGauge::new(days).encode(family.encode_family(&[("certificate", origin.as_str())])?)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use proxy_core::config::{ArmName, ClusterName, ListenerName};
 use proxy_core::route::RouteLabel;
@@ -62,6 +63,11 @@ pub(crate) struct Registry {
     pub(crate) xds_connected: AtomicBool,
     /// Times that a worker did not come back to its event loop for a second.
     pub(crate) worker_stalls: AtomicU64,
+    /// Certificates that are shown, and when they end, in seconds since the Unix epoch.
+    certificates: Mutex<Vec<(String, i64)>>,
+    /// Keys and certificates that were read again, and those that could not be used.
+    pub(crate) tls_reloads: AtomicU64,
+    pub(crate) tls_reload_failures: AtomicU64,
     /// Arms that share the series labelled `overflow`.
     pub(super) overflowed: AtomicU64,
     generation: AtomicU64,
@@ -77,9 +83,25 @@ impl Registry {
             xds: Mutex::default(),
             xds_connected: AtomicBool::new(false),
             worker_stalls: AtomicU64::new(0),
+            certificates: Mutex::default(),
+            tls_reloads: AtomicU64::new(0),
+            tls_reload_failures: AtomicU64::new(0),
             overflowed: AtomicU64::new(0),
             generation: AtomicU64::new(0),
         }
+    }
+
+    /// Takes note of the certificates that are shown.
+    pub(crate) fn set_certificates(&self, certificates: Vec<(String, i64)>) {
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates;
+    }
+
+    /// For how many days each certificate holds still.
+    pub(crate) fn certificate_days(&self) -> Vec<(String, u64)> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        let days = |end: i64| u64::try_from((end - now) / 86_400).unwrap_or(0);
+        certificates.iter().map(|(origin, end)| (origin.clone(), days(*end))).collect()
     }
 
     /// A worker's cells for an arm. Counts go on where an earlier snapshot's left off.

@@ -1,17 +1,15 @@
 //! The connections that a worker has open: one task each, counted from its first moment to its last.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use proxy_core::overload::Pressure;
 use tokio::task::AbortHandle;
 
 use super::Worker;
-use crate::connection::{Connection, Farewell, Peer};
-use crate::downstream;
+use crate::accepted;
+use crate::connection::{ChainId, Connection, Peer};
 use crate::socket::Socket;
 use crate::source_limit::Admitted;
 use crate::telemetry::ListenerCells;
@@ -30,7 +28,8 @@ impl Worker {
             load.fetch_add(1, Ordering::Relaxed);
         }
         let view = self.view();
-        let Some(listener) = view.listener(&self, slot) else {
+        let first = view.snapshot.listener(slot).map(|listener| listener.chains[0].place);
+        let Some(listener) = first.and_then(|place| view.chain(&self, ChainId { slot, place })) else {
             // Removed since it was accepted.
             load.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -46,19 +45,9 @@ impl Worker {
         listener.cells.connections_opened.add(1);
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
-        let connection = Rc::new(Connection {
-            // Unique in the process, and cheap.
-            id: number * self.peers.len() as u64 + self.id as u64 + 1,
-            slot,
-            local: socket.local_address(),
-            peer,
-            opened: Instant::now(),
-            requests: Cell::new(0),
-            left_behind: Cell::new(None),
-            is_idle: Cell::new(true),
-            deadlines: self.deadlines(),
-            farewell: Farewell::default(),
-        });
+        // Unique in the process, and cheap.
+        let id = number * self.peers.len() as u64 + self.id as u64 + 1;
+        let connection = Rc::new(Connection::new(id, peer, socket.local_address(), self.deadlines()));
         let open = OpenConnection {
             worker: self.clone(),
             listener: listener.cells.clone(),
@@ -66,7 +55,7 @@ impl Worker {
             load,
             _source: source,
         };
-        let task = open.run(downstream::serve(self.clone(), connection.clone(), socket));
+        let task = open.run(accepted::serve(self.clone(), connection.clone(), slot, socket));
         self.connections.borrow_mut().insert(number, OpenTask { connection, task });
     }
 }
@@ -124,6 +113,7 @@ mod tests {
             logs: Arc::default(),
             sources: Arc::new(Sources::new(2)),
             vitals: Arc::new(Vitals::new(1)),
+            tls: Arc::default(),
             quit: Arc::default(),
             release_memory: None,
         };

@@ -3,41 +3,51 @@
 //! shares what they belong to.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use proxy_core::config::{Arm, HttpOptions, Labels, Route, Split, Unavailable, Weight};
+use proxy_core::config::{
+    Address, Arm, Endpoint, EndpointSource, HttpOptions, Labels, ListenerName, Route, Split, Unavailable,
+    UpstreamTls, Weight,
+};
+use proxy_core::endpoint::EndpointState;
 use proxy_core::lb::{self, Balancer};
 use proxy_core::route::{CompiledRoute, NewUser, RequestView, RouteTable};
-use proxy_core::snapshot::{ClusterTable, ListenerTable, Snapshot};
+use proxy_core::snapshot::{ChainTable, ClusterTable, Snapshot};
 use proxy_core::split::{Phase, Sequence};
 use rand::RngExt as _;
 
 use super::Worker;
-use crate::forward::Reason;
+use crate::connection::{ChainId, Connection};
+use crate::forward::{Reason, RequestContext};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{ArmCells, ArmKey, ClusterCells, ListenerCells, ListenerKey};
-use crate::upstream::Pool;
+use crate::tls::ServerContext;
+use crate::upstream::{Link, Pool};
 
 /// What one request sees from its start to its end.
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
-    listeners: Slots<ListenerView>,
+    /// The chains of each listener, by their place.
+    listeners: Vec<Slots<ChainView>>,
     clusters: Slots<ClusterView>,
 }
 
 /// Values by the snapshot's slots, each made at most once.
 type Slots<T> = Vec<OnceCell<Rc<T>>>;
 
-/// A listener's routes and log.
-pub(crate) struct ListenerView {
+/// A filter chain's routes and log.
+pub(crate) struct ChainView {
     pub(crate) table: Arc<RouteTable>,
     pub(crate) logs: Vec<AccessLog>,
     /// A log asks for a time between first and last byte.
     pub(crate) wants_phases: bool,
     pub(crate) cells: Arc<ListenerCells>,
-    source: Arc<ListenerTable>,
+    /// What its handshakes are made with; none where it has none, or where that cannot be used.
+    pub(crate) tls: Option<Arc<ServerContext>>,
+    source: Arc<ChainTable>,
     routes: Slots<RouteView>,
 }
 
@@ -70,26 +80,46 @@ pub(crate) struct ClusterView {
     balancer: RefCell<Balancer>,
     /// In the order of the table's endpoints.
     pools: Box<[Rc<Pool>]>,
+    links: Box<[Rc<Link>]>,
+    /// Pools of endpoints that nobody configured: those that clients wanted (`ORIGINAL_DST`).
+    wanted: RefCell<HashMap<Address, Rc<Pool>>>,
 }
 
+/// Where a request goes.
+pub(crate) struct Picked {
+    /// The endpoint's index; none of one that its client wanted.
+    pub(crate) endpoint: Option<usize>,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) link: Rc<Link>,
+}
+
+/// Endpoints that clients wanted and that are remembered, by cluster.
+const MAX_WANTED: usize = 4_096;
+
 impl View {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, last: Option<&Self>) -> Self {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, last: Option<(&Worker, &Self)>) -> Self {
         let mut view = Self { listeners: Vec::new(), clusters: Vec::new(), snapshot };
-        let slots = view.snapshot.listeners().map(|(slot, _)| slot + 1).max().unwrap_or(0);
-        view.listeners.resize_with(slots, OnceCell::new);
+        for (slot, listener) in view.snapshot.listeners() {
+            view.listeners.resize_with(view.listeners.len().max(slot + 1), Vec::new);
+            let places = listener.chains.iter().map(|chain| chain.place + 1).max().unwrap_or(0);
+            view.listeners[slot].resize_with(places, OnceCell::new);
+        }
         let slots = view.snapshot.clusters().map(|(slot, _)| slot + 1).max().unwrap_or(0);
         view.clusters.resize_with(slots, OnceCell::new);
-        if let Some(last) = last {
-            view.take_over(last);
+        if let Some((worker, last)) = last {
+            view.take_over(worker, last);
         }
         view
     }
 
-    fn take_over(&self, last: &Self) {
-        for (slot, table) in self.snapshot.listeners() {
-            let Some(old) = last.listeners.get(slot).and_then(OnceCell::get) else { continue };
-            if Arc::ptr_eq(&old.source, table) {
-                let _ = self.listeners[slot].set(old.clone());
+    fn take_over(&self, worker: &Worker, last: &Self) {
+        for (slot, listener) in self.snapshot.listeners() {
+            let Some(last) = last.listeners.get(slot) else { continue };
+            for table in &listener.chains {
+                let old = last.get(table.place).and_then(OnceCell::get);
+                if let Some(old) = old.filter(|old| Arc::ptr_eq(&old.source, table)) {
+                    let _ = self.listeners[slot][table.place].set(old.clone());
+                }
             }
         }
         for (slot, table) in self.snapshot.clusters() {
@@ -98,20 +128,21 @@ impl View {
                 && old.table.name == table.name
             {
                 let same = Arc::ptr_eq(&old.table, table);
-                let view = if same { old.clone() } else { Rc::new(ClusterView::succeed(table, old)) };
+                let view = if same { old.clone() } else { Rc::new(ClusterView::succeed(worker, table, old)) };
                 let _ = self.clusters[slot].set(view);
             }
         }
     }
 
-    /// The listener in a slot, if the snapshot has one there.
-    pub(crate) fn listener(&self, worker: &Worker, slot: usize) -> Option<Rc<ListenerView>> {
-        let cell = self.listeners.get(slot)?;
+    /// The chain that serves a connection, if the snapshot has it still.
+    pub(crate) fn chain(&self, worker: &Worker, at: ChainId) -> Option<Rc<ChainView>> {
+        let cell = self.listeners.get(at.slot)?.get(at.place)?;
         if let Some(view) = cell.get() {
             return Some(view.clone());
         }
-        let source = self.snapshot.listener(slot)?;
-        Some(cell.get_or_init(|| Rc::new(ListenerView::new(worker, source))).clone())
+        let listener = self.snapshot.listener(at.slot)?;
+        let source = listener.chain(at.place)?;
+        Some(cell.get_or_init(|| Rc::new(ChainView::new(worker, &listener.name, source))).clone())
     }
 
     /// The cluster in a slot, if the snapshot has one there.
@@ -129,15 +160,16 @@ impl View {
         for cluster in self.clusters.iter().filter_map(OnceCell::get) {
             let options = &cluster.table.connections;
             cluster.pools.iter().for_each(|pool| pool.sweep(now, options));
+            cluster.wanted.borrow().values().for_each(|pool| pool.sweep(now, options));
         }
-        for listener in self.listeners.iter().filter_map(OnceCell::get) {
-            listener.logs.iter().for_each(AccessLog::flush);
+        for chain in self.listeners.iter().flatten().filter_map(OnceCell::get) {
+            chain.logs.iter().for_each(AccessLog::flush);
         }
     }
 }
 
-impl ListenerView {
-    fn new(worker: &Worker, source: &Arc<ListenerTable>) -> Self {
+impl ChainView {
+    fn new(worker: &Worker, listener: &ListenerName, source: &Arc<ChainTable>) -> Self {
         let mut routes = Vec::new();
         routes.resize_with(source.routes.routes().len(), OnceCell::new);
         Self {
@@ -145,9 +177,10 @@ impl ListenerView {
             wants_phases: source.http.access_logs.iter().any(|log| log.format.wants_phases()),
             logs: AccessLog::open(&worker.shared.logs, &source.http.access_logs, &worker.cells),
             cells: worker.shared.registry.listener(
-                ListenerKey { listener: source.name.clone(), stat_prefix: source.http.stat_prefix.clone() },
+                ListenerKey { listener: listener.clone(), stat_prefix: source.http.stat_prefix.clone() },
                 worker.id,
             ),
+            tls: source.chain.tls.as_ref().and_then(|tls| worker.shared.tls.server(tls).ok()),
             source: source.clone(),
             routes,
         }
@@ -250,6 +283,20 @@ fn has_edits(table: &RouteTable, route: &CompiledRoute) -> bool {
         || host.answers_attempts
 }
 
+/// How each endpoint is connected to; endpoints that are reached alike share it. At least one.
+fn links(worker: &Worker, table: &ClusterTable) -> Box<[Rc<Link>]> {
+    let cluster = &table.cluster;
+    let link = |endpoint: &Endpoint| Rc::new(Link::new(&worker.shared.tls, cluster, endpoint));
+    let any = || link(&Endpoint::at(Address::Socket(([0, 0, 0, 0], 0).into())));
+    let asks_names = |tls: &Arc<UpstreamTls>| tls.auto_host_sni && tls.sni.is_empty();
+    let differ =
+        !cluster.transport_matches.is_empty() || cluster.transport.tls.as_ref().is_some_and(asks_names);
+    if differ && !table.endpoints.is_empty() {
+        return table.endpoint_configs().map(link).collect();
+    }
+    vec![any(); table.endpoints.len().max(1)].into()
+}
+
 impl ClusterView {
     fn new(worker: &Worker, table: &Arc<ClusterTable>) -> Self {
         Self {
@@ -257,13 +304,22 @@ impl ClusterView {
             cells: worker.shared.registry.cluster(&table.name, worker.id),
             balancer: RefCell::new(Balancer::staggered(worker.id)),
             pools: table.endpoints.iter().map(|endpoint| Rc::new(Pool::new(endpoint.clone()))).collect(),
+            links: links(worker, table),
+            wanted: RefCell::default(),
         }
     }
 
     /// The view of a cluster that changed: endpoints that stayed keep their pools.
-    fn succeed(table: &Arc<ClusterTable>, old: &Self) -> Self {
-        let by_endpoint: std::collections::HashMap<_, _> =
-            old.pools.iter().map(|pool| (Arc::as_ptr(&pool.endpoint), pool)).collect();
+    fn succeed(worker: &Worker, table: &Arc<ClusterTable>, old: &Self) -> Self {
+        // What is carried otherwise from now on is carried on other connections.
+        let carries_alike = {
+            let (new, old) = (&table.cluster, &old.table.cluster);
+            new.transport == old.transport
+                && new.transport_matches == old.transport_matches
+                && new.connections.protocol == old.connections.protocol
+        };
+        let kept = old.pools.iter().filter(|_| carries_alike);
+        let by_endpoint: HashMap<_, _> = kept.map(|pool| (Arc::as_ptr(&pool.endpoint), pool)).collect();
         let pool = |endpoint| match by_endpoint.get(&Arc::as_ptr(endpoint)) {
             Some(pool) => Rc::clone(pool),
             None => Rc::new(Pool::new(Arc::clone(endpoint))),
@@ -273,12 +329,17 @@ impl ClusterView {
             cells: old.cells.clone(),
             balancer: RefCell::new(old.balancer.borrow().clone()),
             pools: table.endpoints.iter().map(pool).collect(),
+            links: links(worker, table),
+            wanted: RefCell::new(if carries_alike { old.wanted.borrow().clone() } else { HashMap::new() }),
         }
     }
 
-    /// An endpoint that has `labels`, by its index, and its pool.
-    pub(crate) fn pick(&self, worker: &Worker, labels: Option<&Labels>) -> Result<(usize, Rc<Pool>), Reason> {
-        let mut rng = worker.rng.borrow_mut();
+    /// An endpoint that has `labels`.
+    pub(crate) fn pick(&self, cx: &RequestContext<'_>, labels: Option<&Labels>) -> Result<Picked, Reason> {
+        if let EndpointSource::OriginalDst { port } = self.table.cluster.endpoints {
+            return self.wanted_by(cx.connection, port).ok_or(Reason::NoEndpoint);
+        }
+        let mut rng = cx.worker.rng.borrow_mut();
         for drop in &self.table.drops {
             if rng.random_range(0..1_000_000) < drop.millionths {
                 self.cells.dropped.add(1);
@@ -295,6 +356,26 @@ impl ClusterView {
         let endpoints = &self.table.endpoints;
         let picked = self.balancer.borrow_mut().pick(self.table.policy, choices, endpoints, &mut rng);
         let index = picked.ok_or(Reason::NoEndpoint)?;
-        Ok((index, self.pools[index].clone()))
+        let (pool, link) = (self.pools[index].clone(), self.links[index].clone());
+        Ok(Picked { endpoint: Some(index), pool, link })
+    }
+
+    /// The endpoint that a client wanted before it was sent here.
+    fn wanted_by(&self, connection: &Connection, port: Option<u16>) -> Option<Picked> {
+        let mut wanted = connection.wanted()?;
+        if let Some(port) = port {
+            wanted.set_port(port);
+        }
+        let address = Address::Socket(wanted);
+        let mut known = self.wanted.borrow_mut();
+        if known.len() >= MAX_WANTED && !known.contains_key(&address) {
+            known.retain(|_, pool| Rc::strong_count(pool) > 1);
+        }
+        let make = || {
+            let state = EndpointState::new(self.table.name.clone(), address.clone());
+            Rc::new(Pool::new(Arc::new(state)))
+        };
+        let pool = known.entry(address.clone()).or_insert_with(make).clone();
+        Some(Picked { endpoint: None, pool, link: self.links.first()?.clone() })
     }
 }

@@ -72,6 +72,10 @@ pub struct Cluster {
     pub dns_lookup_family: i32,
     #[prost(message, optional, tag = "22")]
     pub lb_subset_config: ::core::option::Option<cluster::LbSubsetConfig>,
+    #[prost(message, optional, tag = "24")]
+    pub transport_socket: ::core::option::Option<
+        super::super::core::v3::TransportSocket,
+    >,
     #[prost(message, optional, tag = "25")]
     pub metadata: ::core::option::Option<super::super::core::v3::Metadata>,
     #[prost(message, optional, tag = "27")]
@@ -91,6 +95,10 @@ pub struct Cluster {
     pub respect_dns_ttl: bool,
     #[prost(message, optional, tag = "41")]
     pub load_balancing_policy: ::core::option::Option<LoadBalancingPolicy>,
+    #[prost(message, repeated, tag = "43")]
+    pub transport_socket_matches: ::prost::alloc::vec::Vec<
+        cluster::TransportSocketMatch,
+    >,
     #[prost(message, optional, tag = "44")]
     pub dns_failure_refresh_rate: ::core::option::Option<cluster::RefreshRate>,
     #[prost(message, optional, tag = "54")]
@@ -103,7 +111,7 @@ pub struct Cluster {
     pub dns_jitter: ::core::option::Option<::prost_types::Duration>,
     #[prost(oneof = "cluster::ClusterDiscoveryType", tags = "2, 38")]
     pub cluster_discovery_type: ::core::option::Option<cluster::ClusterDiscoveryType>,
-    #[prost(oneof = "cluster::LbConfig", tags = "37, 56")]
+    #[prost(oneof = "cluster::LbConfig", tags = "34, 37, 56")]
     pub lb_config: ::core::option::Option<cluster::LbConfig>,
 }
 /// Nested message and enum types in `Cluster`.
@@ -357,6 +365,43 @@ pub mod cluster {
             "/envoy.config.cluster.v3.Cluster.RefreshRate".into()
         }
     }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct OriginalDstLbConfig {
+        #[prost(message, optional, tag = "3")]
+        pub upstream_port_override: ::core::option::Option<u32>,
+    }
+    impl ::prost::Name for OriginalDstLbConfig {
+        const NAME: &'static str = "OriginalDstLbConfig";
+        const PACKAGE: &'static str = "envoy.config.cluster.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.cluster.v3.Cluster.OriginalDstLbConfig".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.cluster.v3.Cluster.OriginalDstLbConfig".into()
+        }
+    }
+    /// The transport socket of endpoints with this metadata (under `envoy.transport_socket_match`).
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct TransportSocketMatch {
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        #[prost(message, optional, tag = "2")]
+        pub r#match: ::core::option::Option<::prost_types::Struct>,
+        #[prost(message, optional, tag = "3")]
+        pub transport_socket: ::core::option::Option<
+            super::super::super::core::v3::TransportSocket,
+        >,
+    }
+    impl ::prost::Name for TransportSocketMatch {
+        const NAME: &'static str = "TransportSocketMatch";
+        const PACKAGE: &'static str = "envoy.config.cluster.v3";
+        fn full_name() -> ::prost::alloc::string::String {
+            "envoy.config.cluster.v3.Cluster.TransportSocketMatch".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/envoy.config.cluster.v3.Cluster.TransportSocketMatch".into()
+        }
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct EdsClusterConfig {
         #[prost(message, optional, tag = "1")]
@@ -526,6 +571,8 @@ pub mod cluster {
     }
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum LbConfig {
+        #[prost(message, tag = "34")]
+        OriginalDstLbConfig(OriginalDstLbConfig),
         #[prost(message, tag = "37")]
         LeastRequestLbConfig(LeastRequestLbConfig),
         #[prost(message, tag = "56")]

@@ -191,20 +191,25 @@ impl ::prost::Name for HeaderValueOption {
         "/envoy.config.core.v3.HeaderValueOption".into()
     }
 }
-/// Text in the configuration itself. Files and environment variables are not read.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DataSource {
-    #[prost(oneof = "data_source::Specifier", tags = "2, 3")]
+    #[prost(message, optional, tag = "5")]
+    pub watched_directory: ::core::option::Option<WatchedDirectory>,
+    #[prost(oneof = "data_source::Specifier", tags = "1, 2, 3, 4")]
     pub specifier: ::core::option::Option<data_source::Specifier>,
 }
 /// Nested message and enum types in `DataSource`.
 pub mod data_source {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Specifier {
+        #[prost(string, tag = "1")]
+        Filename(::prost::alloc::string::String),
         #[prost(bytes, tag = "2")]
         InlineBytes(::prost::alloc::vec::Vec<u8>),
         #[prost(string, tag = "3")]
         InlineString(::prost::alloc::string::String),
+        #[prost(string, tag = "4")]
+        EnvironmentVariable(::prost::alloc::string::String),
     }
 }
 impl ::prost::Name for DataSource {
@@ -215,6 +220,32 @@ impl ::prost::Name for DataSource {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/envoy.config.core.v3.DataSource".into()
+    }
+}
+/// What carries the bytes of a connection.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TransportSocket {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(oneof = "transport_socket::ConfigType", tags = "3")]
+    pub config_type: ::core::option::Option<transport_socket::ConfigType>,
+}
+/// Nested message and enum types in `TransportSocket`.
+pub mod transport_socket {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum ConfigType {
+        #[prost(message, tag = "3")]
+        TypedConfig(::prost_types::Any),
+    }
+}
+impl ::prost::Name for TransportSocket {
+    const NAME: &'static str = "TransportSocket";
+    const PACKAGE: &'static str = "envoy.config.core.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.core.v3.TransportSocket".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.core.v3.TransportSocket".into()
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -902,6 +933,60 @@ impl HealthStatus {
             "DEGRADED" => Some(Self::Degraded),
             _ => None,
         }
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyProtocolConfig {
+    #[prost(enumeration = "proxy_protocol_config::Version", tag = "1")]
+    pub version: i32,
+}
+/// Nested message and enum types in `ProxyProtocolConfig`.
+pub mod proxy_protocol_config {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Version {
+        V1 = 0,
+        V2 = 1,
+    }
+    impl Version {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::V1 => "V1",
+                Self::V2 => "V2",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "V1" => Some(Self::V1),
+                "V2" => Some(Self::V2),
+                _ => None,
+            }
+        }
+    }
+}
+impl ::prost::Name for ProxyProtocolConfig {
+    const NAME: &'static str = "ProxyProtocolConfig";
+    const PACKAGE: &'static str = "envoy.config.core.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.core.v3.ProxyProtocolConfig".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.core.v3.ProxyProtocolConfig".into()
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -24,12 +24,100 @@ impl ::prost::Name for Filter {
         "/envoy.config.listener.v3.Filter".into()
     }
 }
+/// Which connections a chain is for. Everything that is set must hold.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FilterChainMatch {
+    #[prost(message, repeated, tag = "3")]
+    pub prefix_ranges: ::prost::alloc::vec::Vec<super::super::core::v3::CidrRange>,
+    #[prost(message, repeated, tag = "6")]
+    pub source_prefix_ranges: ::prost::alloc::vec::Vec<
+        super::super::core::v3::CidrRange,
+    >,
+    #[prost(uint32, repeated, tag = "7")]
+    pub source_ports: ::prost::alloc::vec::Vec<u32>,
+    #[prost(message, optional, tag = "8")]
+    pub destination_port: ::core::option::Option<u32>,
+    #[prost(string, tag = "9")]
+    pub transport_protocol: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "10")]
+    pub application_protocols: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "11")]
+    pub server_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(enumeration = "filter_chain_match::ConnectionSourceType", tag = "12")]
+    pub source_type: i32,
+    #[prost(message, repeated, tag = "13")]
+    pub direct_source_prefix_ranges: ::prost::alloc::vec::Vec<
+        super::super::core::v3::CidrRange,
+    >,
+}
+/// Nested message and enum types in `FilterChainMatch`.
+pub mod filter_chain_match {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum ConnectionSourceType {
+        Any = 0,
+        SameIpOrLoopback = 1,
+        External = 2,
+    }
+    impl ConnectionSourceType {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Any => "ANY",
+                Self::SameIpOrLoopback => "SAME_IP_OR_LOOPBACK",
+                Self::External => "EXTERNAL",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ANY" => Some(Self::Any),
+                "SAME_IP_OR_LOOPBACK" => Some(Self::SameIpOrLoopback),
+                "EXTERNAL" => Some(Self::External),
+                _ => None,
+            }
+        }
+    }
+}
+impl ::prost::Name for FilterChainMatch {
+    const NAME: &'static str = "FilterChainMatch";
+    const PACKAGE: &'static str = "envoy.config.listener.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.listener.v3.FilterChainMatch".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.listener.v3.FilterChainMatch".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FilterChain {
+    #[prost(message, optional, tag = "1")]
+    pub filter_chain_match: ::core::option::Option<FilterChainMatch>,
     #[prost(message, repeated, tag = "3")]
     pub filters: ::prost::alloc::vec::Vec<Filter>,
+    #[prost(message, optional, tag = "6")]
+    pub transport_socket: ::core::option::Option<
+        super::super::core::v3::TransportSocket,
+    >,
     #[prost(string, tag = "7")]
     pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "9")]
+    pub transport_socket_connect_timeout: ::core::option::Option<
+        ::prost_types::Duration,
+    >,
 }
 impl ::prost::Name for FilterChain {
     const NAME: &'static str = "FilterChain";
@@ -39,6 +127,32 @@ impl ::prost::Name for FilterChain {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/envoy.config.listener.v3.FilterChain".into()
+    }
+}
+/// What is learnt of a connection before a chain is chosen.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListenerFilter {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(oneof = "listener_filter::ConfigType", tags = "3")]
+    pub config_type: ::core::option::Option<listener_filter::ConfigType>,
+}
+/// Nested message and enum types in `ListenerFilter`.
+pub mod listener_filter {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum ConfigType {
+        #[prost(message, tag = "3")]
+        TypedConfig(::prost_types::Any),
+    }
+}
+impl ::prost::Name for ListenerFilter {
+    const NAME: &'static str = "ListenerFilter";
+    const PACKAGE: &'static str = "envoy.config.listener.v3";
+    fn full_name() -> ::prost::alloc::string::String {
+        "envoy.config.listener.v3.ListenerFilter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/envoy.config.listener.v3.ListenerFilter".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -51,8 +165,14 @@ pub struct Listener {
     pub filter_chains: ::prost::alloc::vec::Vec<FilterChain>,
     #[prost(message, optional, tag = "5")]
     pub per_connection_buffer_limit_bytes: ::core::option::Option<u32>,
+    #[prost(message, repeated, tag = "9")]
+    pub listener_filters: ::prost::alloc::vec::Vec<ListenerFilter>,
+    #[prost(message, optional, tag = "15")]
+    pub listener_filters_timeout: ::core::option::Option<::prost_types::Duration>,
     #[prost(enumeration = "super::super::core::v3::TrafficDirection", tag = "16")]
     pub traffic_direction: i32,
+    #[prost(bool, tag = "17")]
+    pub continue_on_listener_filters_timeout: bool,
     #[prost(message, optional, tag = "25")]
     pub default_filter_chain: ::core::option::Option<FilterChain>,
     #[prost(string, tag = "28")]

@@ -66,9 +66,36 @@ pub mod envoy {
         }
         pub mod filters {
             pub mod http {
+                pub mod grpc_web {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.http.grpc_web.v3.rs");
+                    }
+                }
                 pub mod router {
                     pub mod v3 {
                         include!("envoy.extensions.filters.http.router.v3.rs");
+                    }
+                }
+            }
+            pub mod listener {
+                pub mod http_inspector {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.listener.http_inspector.v3.rs");
+                    }
+                }
+                pub mod original_dst {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.listener.original_dst.v3.rs");
+                    }
+                }
+                pub mod proxy_protocol {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.listener.proxy_protocol.v3.rs");
+                    }
+                }
+                pub mod tls_inspector {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.listener.tls_inspector.v3.rs");
                     }
                 }
             }
@@ -76,6 +103,11 @@ pub mod envoy {
                 pub mod http_connection_manager {
                     pub mod v3 {
                         include!("envoy.extensions.filters.network.http_connection_manager.v3.rs");
+                    }
+                }
+                pub mod tcp_proxy {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.network.tcp_proxy.v3.rs");
                     }
                 }
             }
@@ -129,6 +161,23 @@ pub mod envoy {
                     pub mod v3 {
                         include!("envoy.extensions.path.rewrite.uri_template.v3.rs");
                     }
+                }
+            }
+        }
+        pub mod transport_sockets {
+            pub mod proxy_protocol {
+                pub mod v3 {
+                    include!("envoy.extensions.transport_sockets.proxy_protocol.v3.rs");
+                }
+            }
+            pub mod raw_buffer {
+                pub mod v3 {
+                    include!("envoy.extensions.transport_sockets.raw_buffer.v3.rs");
+                }
+            }
+            pub mod tls {
+                pub mod v3 {
+                    include!("envoy.extensions.transport_sockets.tls.v3.rs");
                 }
             }
         }

@@ -270,7 +270,7 @@ impl Proxy {
     /// Every route that is served leads to clusters that are served.
     fn check(&self, seed: u64) {
         for (_, listener) in self.snapshot.listeners() {
-            for target in listener.routes.routes().iter().flat_map(|r| &r.targets) {
+            for target in listener.chains.iter().flat_map(|c| c.routes.routes()).flat_map(|r| &r.targets) {
                 assert!(
                     target
                         .slot
@@ -286,7 +286,9 @@ impl Proxy {
     /// The arms that are served.
     fn arms(&self) -> Vec<(String, u32)> {
         let listeners = self.snapshot.listeners();
-        let arms = listeners.flat_map(|(_, l)| l.routes.routes().iter().flat_map(|r| l.routes.arms(r)));
+        let arms = listeners
+            .flat_map(|(_, l)| &l.chains)
+            .flat_map(|c| c.routes.routes().iter().flat_map(|r| c.routes.arms(r)));
         arms.map(|a| (a.name.to_string(), a.weight.0)).collect()
     }
 }

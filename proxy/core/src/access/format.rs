@@ -80,6 +80,11 @@ pub(super) enum Operator {
     Arm,
     SpilledFrom,
     Reason,
+    TlsVersion,
+    TlsCipher,
+    ServerName,
+    PeerUri,
+    PeerSubject,
 }
 
 /// What of a request stands for a header.
@@ -268,6 +273,7 @@ impl Operator {
                 let find = |name: &str| header(&head.headers, buffer, name.as_bytes());
                 bytes(find(first).or_else(|| second.as_deref().and_then(find)))
             }
+            Self::Protocol if record.is_http2 => Value::Text("HTTP/2"),
             Self::Protocol => match record.request {
                 Some((head, _)) => Value::Text(match head.version {
                     Version::Http10 => "HTTP/1.0",
@@ -327,6 +333,11 @@ impl Operator {
             Self::Arm => text(record.arm),
             Self::SpilledFrom => text(record.spilled_from),
             Self::Reason => text(record.reason),
+            Self::TlsVersion => text(record.tls.version),
+            Self::TlsCipher => text(record.tls.cipher),
+            Self::ServerName => text(record.tls.server_name),
+            Self::PeerUri => text(record.tls.peer_uri),
+            Self::PeerSubject => text(record.tls.peer_subject),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Address, ClusterName, Http2Options, Labels, UpstreamProtocol};
+use super::{Address, ClusterName, Http2Options, Labels, UpstreamProtocol, UpstreamTransport};
 use crate::breaker::{Priority, Thresholds};
 
 /// `envoy.config.cluster.v3.Cluster`, speaking HTTP/1.1 to its endpoints.
@@ -22,6 +22,30 @@ pub struct Cluster {
     pub thresholds: PriorityThresholds,
     /// How connections to its endpoints are kept.
     pub connections: ConnectionOptions,
+    /// What carries them.
+    pub transport: UpstreamTransport,
+    /// What carries those to endpoints that have all of these labels; the first that fits.
+    pub transport_matches: Vec<TransportMatch>,
+}
+
+/// `envoy.config.cluster.v3.Cluster.TransportSocketMatch`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TransportMatch {
+    /// Labels under `envoy.transport_socket_match` of an endpoint's metadata.
+    pub labels: Labels,
+    /// What carries connections to it.
+    pub transport: UpstreamTransport,
+}
+
+impl Cluster {
+    /// What carries connections to an endpoint.
+    pub fn transport_to(&self, endpoint: &Endpoint) -> &UpstreamTransport {
+        let fits = |wanted: &Labels| {
+            wanted.iter().all(|(name, value)| endpoint.transport_labels.get(name) == Some(value))
+        };
+        let matching = self.transport_matches.iter().find(|matching| fits(&matching.labels));
+        matching.map_or(&self.transport, |matching| &matching.transport)
+    }
 }
 
 /// The limits of both priorities.
@@ -83,6 +107,11 @@ impl Default for ConnectionOptions {
 /// Where a cluster's endpoints come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EndpointSource {
+    /// Wherever each client wanted to go, on this port if one is given (`ORIGINAL_DST`).
+    OriginalDst {
+        /// The port instead of the one that the client wanted.
+        port: Option<u16>,
+    },
     /// They are part of the cluster.
     Static(Arc<LoadAssignment>),
     /// They are asked for over EDS under this name.
@@ -295,12 +324,21 @@ pub struct Endpoint {
     pub weight: u32,
     /// `envoy.lb` of its metadata.
     pub labels: Arc<Labels>,
+    /// `envoy.transport_socket_match` of its metadata.
+    pub transport_labels: Arc<Labels>,
 }
 
 impl Endpoint {
     /// A healthy one of weight 1 with nothing special about it.
     pub fn at(address: Address) -> Self {
-        Self { address, hostname: "".into(), health: Health::Healthy, weight: 1, labels: Arc::default() }
+        Self {
+            address,
+            hostname: "".into(),
+            health: Health::Healthy,
+            weight: 1,
+            labels: Arc::default(),
+            transport_labels: Arc::default(),
+        }
     }
 }
 

@@ -160,7 +160,7 @@ pub struct Fraction {
 }
 
 /// Addresses that share their first bits (`envoy.config.core.v3.CidrRange`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressRange {
     /// Any address of the range.
     pub address: IpAddr,

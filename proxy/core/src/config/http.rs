@@ -40,6 +40,8 @@ pub struct HttpOptions {
     pub timeouts: Timeouts,
     /// Requests served on one connection; any number where unset.
     pub requests_per_connection: Option<u32>,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
     /// Connections from one address; any number where unset.
     pub connections_per_source: Option<SourceLimit>,
     /// Bytes held for one direction of one connection while a body streams.
@@ -135,6 +137,7 @@ impl HttpOptions {
                 delayed_close: Duration::from_secs(1),
             },
             requests_per_connection: Some(10_000),
+            handshake_timeout: Duration::from_secs(5),
             connections_per_source: Some(SourceLimit { connections: 1_000, includes_loopback: false }),
             buffer_bytes: 32 << 10,
             upgrades: Vec::new(),
@@ -152,6 +155,7 @@ impl HttpOptions {
         options.timeouts.write = Some(Duration::from_secs(60));
         options.timeouts.body_rate = None;
         options.requests_per_connection = None;
+        options.handshake_timeout = Duration::from_secs(10);
         options.connections_per_source = None;
         options.buffer_bytes = 64 << 10;
         options.http2 = Http2Options::SIDECAR;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::{Address, Arm, ArmName, ListenerName, RouteConfigName, Weight};
 use crate::lb;
 use crate::route::{NoRoute, RouteLabel, Trail};
-use crate::snapshot::{ClusterTable, ListenerTable};
+use crate::snapshot::{ChainTable, ClusterTable};
 
 /// Where a request goes, and every step of the way. As text it is for people.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +14,8 @@ pub struct Explanation {
     pub listener: ListenerName,
     /// Where that listens.
     pub address: Address,
+    /// The filter chain; empty where it has no name.
+    pub chain: Box<str>,
     /// The route configuration.
     pub configuration: RouteConfigName,
     /// The method.
@@ -148,8 +150,8 @@ pub struct Candidate {
 
 impl Explanation {
     /// Takes over how the search went.
-    pub(super) fn tell(&mut self, listener: &ListenerTable, trail: &Trail<'_>) {
-        let hosts = &listener.routes.config.virtual_hosts;
+    pub(super) fn tell(&mut self, chain: &ChainTable, trail: &Trail<'_>) {
+        let hosts = &chain.routes.config.virtual_hosts;
         self.virtual_host =
             trail.virtual_host.map(|(number, domain)| (hosts[number].name.clone(), domain.to_string()));
         if matches!(trail.found, Err(NoRoute::TlsRequired)) {

@@ -11,9 +11,12 @@ const SOME: usize = 20;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listener, address, method, host, path, .. } = self;
+        let Self { listener, address, chain, method, host, path, .. } = self;
         writeln!(f, "{method} http://{host}{path}")?;
         writeln!(f, "  listener      {listener} on {address}")?;
+        if !chain.is_empty() {
+            writeln!(f, "  filter chain  {chain}")?;
+        }
         match &self.virtual_host {
             Some((name, domain)) => writeln!(f, "  virtual host  {name}, by its domain {domain}")?,
             None => writeln!(f, "  virtual host  none")?,

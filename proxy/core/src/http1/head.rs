@@ -128,6 +128,8 @@ pub enum HeaderId {
     Upgrade,
     /// `Via`
     Via,
+    /// `X-Forwarded-Client-Cert`
+    XForwardedClientCert,
     /// `X-Forwarded-For`
     XForwardedFor,
     /// `X-Forwarded-Host`
@@ -167,6 +169,7 @@ impl HeaderId {
             (15, b'x') if is(name, b"x-forwarded-for") => Self::XForwardedFor,
             (16, b'p') if is(name, b"proxy-connection") => Self::ProxyConnection,
             (16, b'x') if is(name, b"x-forwarded-host") => Self::XForwardedHost,
+            (23, b'x') if is(name, b"x-forwarded-client-cert") => Self::XForwardedClientCert,
             (17, b't') if is(name, b"transfer-encoding") => Self::TransferEncoding,
             (17, b'x') if is(name, b"x-forwarded-proto") => Self::XForwardedProto,
             (8.., b'x') if is(&name[..8], b"x-envoy-") => Self::Internal,

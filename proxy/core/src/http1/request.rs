@@ -311,6 +311,7 @@ fn read_headers(buffer: &[u8], head: &mut RequestHead) -> Result<(), HeadError> 
             | HeaderId::Date
             | HeaderId::Server
             | HeaderId::Via
+            | HeaderId::XForwardedClientCert
             | HeaderId::XForwardedFor
             | HeaderId::XForwardedHost
             | HeaderId::XForwardedProto

@@ -110,6 +110,7 @@ fn read_headers(buffer: &[u8], method: Method, head: &mut ResponseHead) -> Resul
             | HeaderId::Host
             | HeaderId::Internal
             | HeaderId::Via
+            | HeaderId::XForwardedClientCert
             | HeaderId::XForwardedFor
             | HeaderId::XForwardedHost
             | HeaderId::XForwardedProto

@@ -107,7 +107,7 @@ fn in_range(value: &[u8], start: i64, end: i64) -> bool {
 }
 
 /// Whether a condition on a text holds.
-pub(super) fn text_holds(condition: &TextMatch, value: &[u8]) -> bool {
+pub(crate) fn text_holds(condition: &TextMatch, value: &[u8]) -> bool {
     let TextMatch { form, ignores_case } = condition;
     let same = |value: &[u8], text: &str| match ignores_case {
         true => value.eq_ignore_ascii_case(text.as_bytes()),

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{ClusterTable, ListenerTable, Snapshot};
+use super::{ChainTable, ClusterTable, ListenerTable, Snapshot};
 use crate::config::{
-    Address, Arm, ClusterName, ClusterRef, Condition, Config, ListenerName, LoadAssignment, RouteConfigName,
-    RouteConfiguration, ServedCluster, ServedListener,
+    Address, Arm, ClusterName, ClusterRef, Condition, Config, FilterChain, ListenerName, LoadAssignment,
+    RouteConfigName, RouteConfiguration, ServedCluster, ServedListener,
 };
 use crate::endpoint::EndpointState;
 use crate::lb::SubsetChoices;
@@ -111,7 +111,10 @@ impl Snapshot {
             .map(|(slot, old)| (slot, old.clone()))
             .collect();
         let mut referenced = referenced_clusters(config);
-        let left = departing.iter().flat_map(|(_, old)| old.routes.config.clusters());
+        let left = departing
+            .iter()
+            .flat_map(|(_, old)| &old.chains)
+            .flat_map(|chain| chain.routes.config.clusters());
         let left: BTreeSet<_> = left.cloned().collect();
         referenced.extend(&left);
 
@@ -137,23 +140,20 @@ impl Snapshot {
         let mut tables = RouteTables { previous: self, config, made: HashMap::new(), names: HashSet::new() };
         for served in &config.listeners {
             let slot_of = |name: &ClusterName| clusters.places.get(name).copied().unwrap_or(usize::MAX);
-            let routes = tables.table(served, slot_of);
+            let chains = served.listener.chains.iter().zip(&served.routes);
+            let routes: Vec<_> = chains
+                .map(|(chain, routes)| tables.table(&served.listener.name, chain, routes, slot_of))
+                .collect();
             let place = listeners.place(&served.listener.name, &mut never_reused);
-            let same = self.listeners.named(&served.listener.name).filter(|old| {
+            let old = self.listeners.named(&served.listener.name);
+            let same = old.filter(|old| {
+                let same_routes = |(chain, routes): (&Arc<ChainTable>, _)| Arc::ptr_eq(&chain.routes, routes);
                 !old.is_departing
                     && Arc::ptr_eq(&old.listener, &served.listener)
-                    && Arc::ptr_eq(&old.routes, &routes)
+                    && old.chains.iter().zip(&routes).all(same_routes)
             });
-            listeners.values[place] = Some(same.cloned().unwrap_or_else(|| {
-                Arc::new(ListenerTable {
-                    name: served.listener.name.clone(),
-                    address: served.listener.address.clone(),
-                    routes,
-                    http: served.listener.http.clone(),
-                    is_departing: false,
-                    listener: served.listener.clone(),
-                })
-            }));
+            let table = same.cloned().unwrap_or_else(|| Arc::new(listener_table(served, routes, old)));
+            listeners.values[place] = Some(table);
         }
         for (slot, old) in departing {
             listeners.values[slot] = Some(if old.is_departing { old } else { Arc::new(departed(&old)) });
@@ -190,21 +190,68 @@ impl Snapshot {
     }
 }
 
+/// A listener's chains with their routes. One that was there before keeps its place, and is shared where it is the same.
+fn listener_table(
+    served: &ServedListener,
+    routes: Vec<Arc<RouteTable>>,
+    old: Option<&Arc<ListenerTable>>,
+) -> ListenerTable {
+    let listener = &served.listener;
+    let old_chains = || old.iter().flat_map(|old| old.chains.iter().enumerate());
+    let mut places: Vec<Option<usize>> = vec![None; old.map_or(0, |old| old.places.len())];
+    let mut chains = Vec::with_capacity(routes.len());
+    for (index, (chain, routes)) in listener.chains.iter().zip(routes).enumerate() {
+        let before = old_chains().find(|(i, old)| match &*chain.name {
+            "" => *i == index && old.chain.name.is_empty(),
+            name => *old.chain.name == *name,
+        });
+        let place = match before {
+            Some((_, old)) => old.place,
+            None => {
+                places.push(None);
+                places.len() - 1
+            }
+        };
+        places[place] = Some(index);
+        let same = before
+            .map(|(_, old)| old)
+            .filter(|old| !old.is_departing && Arc::ptr_eq(&old.routes, &routes) && old.chain == *chain);
+        chains.push(same.cloned().unwrap_or_else(|| {
+            let (http, chain) = (chain.http.clone(), chain.clone());
+            Arc::new(ChainTable { place, routes, http, chain, is_departing: false })
+        }));
+    }
+    ListenerTable {
+        name: listener.name.clone(),
+        address: listener.address.clone(),
+        chains: chains.into(),
+        is_departing: false,
+        listener: listener.clone(),
+        places: places.into(),
+    }
+}
+
 /// A listener as it was, for the connections that it has.
 fn departed(old: &ListenerTable) -> ListenerTable {
+    let departed = |chain: &Arc<ChainTable>| {
+        let ChainTable { place, routes, http, chain, .. } = &**chain;
+        let (routes, http, chain) = (routes.clone(), http.clone(), chain.clone());
+        Arc::new(ChainTable { place: *place, routes, http, chain, is_departing: true })
+    };
     ListenerTable {
         name: old.name.clone(),
         address: old.address.clone(),
-        routes: old.routes.clone(),
-        http: old.http.clone(),
+        chains: old.chains.iter().map(departed).collect(),
         is_departing: true,
         listener: old.listener.clone(),
+        places: old.places.clone(),
     }
 }
 
 /// Labels of endpoints by their address, if a route asks for those of its callers.
 fn source_labels(config: &Config) -> Arc<SourceLabels> {
-    let hosts = config.listeners.iter().flat_map(|served| &served.routes.virtual_hosts);
+    let routes = config.listeners.iter().flat_map(|served| &served.routes);
+    let hosts = routes.flat_map(|routes| &routes.virtual_hosts);
     let mut conditions = hosts.flat_map(|host| &host.routes).flat_map(|route| &route.conditions);
     if !conditions.any(|condition| matches!(condition, Condition::SourceLabels(_))) {
         return Arc::default();
@@ -243,14 +290,19 @@ struct RouteTables<'a> {
 }
 
 impl RouteTables<'_> {
-    fn table(&mut self, served: &ServedListener, slot_of: impl Fn(&ClusterName) -> usize) -> Arc<RouteTable> {
-        let config = &served.routes;
+    fn table(
+        &mut self,
+        listener: &ListenerName,
+        chain: &FilterChain,
+        config: &Arc<RouteConfiguration>,
+        slot_of: impl Fn(&ClusterName) -> usize,
+    ) -> Arc<RouteTable> {
         if let Some(made) = self.made.get(&Arc::as_ptr(config)) {
             return made.clone();
         }
-        let name = self.name(served);
+        let name = self.name(listener, chain, config);
         // Names of clusters kept their places, so a table of the same configuration still points to the right ones.
-        let mut old = self.previous.listeners.iter().map(|(_, old)| old);
+        let mut old = self.previous.listeners.iter().flat_map(|(_, old)| &old.chains);
         let table = match old.find(|old| Arc::ptr_eq(&old.routes.config, config) && old.routes.name == name) {
             Some(old) => old.routes.clone(),
             None => Arc::new(RouteTable::compile(config, &name, &self.config.node, slot_of)),
@@ -261,13 +313,23 @@ impl RouteTables<'_> {
 
     /// The configuration's name, with the listener's where that is empty or taken: names of inline configurations need
     /// not differ, and many control planes call each of them the same.
-    fn name(&mut self, served: &ServedListener) -> RouteConfigName {
-        let name = &served.routes.name;
+    fn name(
+        &mut self,
+        listener: &ListenerName,
+        chain: &FilterChain,
+        config: &RouteConfiguration,
+    ) -> RouteConfigName {
+        let name = &config.name;
         if !name.as_str().is_empty() && self.names.insert(name.clone()) {
             return name.clone();
         }
-        let qualified = RouteConfigName::from(format!("{name}@{}", served.listener.name));
-        self.names.insert(qualified.clone());
+        let slash = if chain.name.is_empty() { "" } else { "/" };
+        let mut qualified = RouteConfigName::from(format!("{name}@{listener}{slash}{}", chain.name));
+        let mut number = 2;
+        while !self.names.insert(qualified.clone()) {
+            qualified = RouteConfigName::from(format!("{name}@{listener}{slash}{}#{number}", chain.name));
+            number += 1;
+        }
         qualified
     }
 }
@@ -275,8 +337,8 @@ impl RouteTables<'_> {
 /// Every cluster that a served route leads to.
 fn referenced_clusters(config: &Config) -> BTreeSet<&ClusterName> {
     let mut seen = HashSet::new();
-    let tables = config.listeners.iter().filter(|l| seen.insert(Arc::as_ptr(&l.routes)));
-    tables.flat_map(|served| served.routes.clusters()).collect()
+    let routes = config.listeners.iter().flat_map(|served| &served.routes);
+    routes.filter(|routes| seen.insert(Arc::as_ptr(routes))).flat_map(|routes| routes.clusters()).collect()
 }
 
 fn validate_clusters(config: &Config) -> Result<(), CompileError> {
@@ -284,8 +346,10 @@ fn validate_clusters(config: &Config) -> Result<(), CompileError> {
         ClusterRef::Name(name) => config.clusters.contains_key(name) || config.warming.contains(name),
         ClusterRef::Header(_) => true,
     };
-    for served in config.listeners.iter().filter(|l| l.routes.validate_clusters) {
-        let hosts = served.routes.virtual_hosts.iter().enumerate();
+    let of_chains =
+        config.listeners.iter().flat_map(|served| served.routes.iter().map(move |routes| (served, routes)));
+    for (served, config) in of_chains.filter(|(_, routes)| routes.validate_clusters) {
+        let hosts = config.virtual_hosts.iter().enumerate();
         let routes =
             hosts.flat_map(|(h, host)| host.routes.iter().enumerate().map(move |(r, route)| (h, r, route)));
         for (host, number, route) in routes {
@@ -293,7 +357,7 @@ fn validate_clusters(config: &Config) -> Result<(), CompileError> {
             let ClusterRef::Name(cluster) = &arm.cluster else { continue };
             return Err(CompileError::MissingCluster {
                 listener: served.listener.name.clone(),
-                config: served.routes.name.to_string(),
+                config: config.name.to_string(),
                 path: format!("virtual_hosts[{host}].routes[{number}].route"),
                 cluster: cluster.to_string(),
             });

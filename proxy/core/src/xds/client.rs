@@ -129,6 +129,13 @@ impl Review {
         self.config = self.candidate.settle();
     }
 
+    /// Refuses a cluster that cannot be used; the one that it would replace stays.
+    pub fn refuse_cluster(&mut self, current: &Resources, name: &str, reason: String) {
+        self.candidate.restore_cluster(name, current);
+        self.rejections.push(rejection(type_url::CLUSTER, Some(name), reason));
+        self.config = self.candidate.settle();
+    }
+
     /// Refuses the response as a whole: nothing of it is applied.
     pub fn refuse(&mut self, reason: String) {
         self.refused_whole = true;

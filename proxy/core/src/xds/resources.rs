@@ -107,19 +107,25 @@ impl Resources {
     pub fn dns_targets(&self) -> impl Iterator<Item = (&ClusterName, &Arc<DnsTargets>)> {
         self.clusters().filter_map(|held| match &held.value.endpoints {
             EndpointSource::Dns(targets) => Some((&held.value.name, targets)),
-            EndpointSource::Static(_) | EndpointSource::Eds(_) | EndpointSource::EdsFile(..) => None,
+            EndpointSource::Static(_)
+            | EndpointSource::Eds(_)
+            | EndpointSource::EdsFile(..)
+            | EndpointSource::OriginalDst { .. } => None,
         })
     }
 
     /// The files that listeners and clusters name, each with the type of what is wanted of it.
     pub fn wanted_files(&self) -> BTreeSet<(&'static str, Arc<str>)> {
-        let routes = self.listeners().filter_map(|held| match &held.value.routes {
+        let routes = self.route_sources().filter_map(|source| match source {
             RouteSource::RdsFile(_, path) => Some((type_url::ROUTE_CONFIGURATION, path.clone())),
             RouteSource::Rds(_) | RouteSource::Inline(_) => None,
         });
         let endpoints = self.clusters().filter_map(|held| match &held.value.endpoints {
             EndpointSource::EdsFile(_, path) => Some((type_url::CLUSTER_LOAD_ASSIGNMENT, path.clone())),
-            EndpointSource::Static(_) | EndpointSource::Eds(_) | EndpointSource::Dns(_) => None,
+            EndpointSource::Static(_)
+            | EndpointSource::Eds(_)
+            | EndpointSource::Dns(_)
+            | EndpointSource::OriginalDst { .. } => None,
         });
         routes.chain(endpoints).collect()
     }
@@ -128,6 +134,11 @@ impl Resources {
     pub fn holds_file(&self, type_url: &str, path: &str) -> bool {
         let is_own = [type_url::LISTENER, type_url::CLUSTER].contains(&type_url);
         is_own || self.files.contains_key(path)
+    }
+
+    /// Whether a file holds a route configuration.
+    pub fn holds_route_of_file(&self, name: &RouteConfigName, path: &str) -> bool {
+        self.files.get(path).is_some_and(|file| file.routes.contains_key(name.as_str()))
     }
 
     /// Whether the addresses of a cluster are held still.
@@ -153,6 +164,11 @@ impl Resources {
         self.static_listeners.values().chain(self.listeners.values())
     }
 
+    /// Where the chains of all listeners have their routes from.
+    fn route_sources(&self) -> impl Iterator<Item = &RouteSource> {
+        self.listeners().flat_map(|held| &held.value.chains).map(|chain| &chain.routes)
+    }
+
     /// All clusters, warm or not.
     pub fn clusters(&self) -> impl Iterator<Item = &Held<Cluster>> {
         self.static_clusters.values().chain(self.clusters.values())
@@ -170,7 +186,7 @@ impl Resources {
 
     /// The route configurations that listeners name.
     pub(super) fn wanted_routes(&self) -> BTreeSet<String> {
-        let rds = self.listeners().filter_map(|held| match &held.value.routes {
+        let rds = self.route_sources().filter_map(|source| match source {
             RouteSource::Rds(name) => Some(name.to_string()),
             RouteSource::Inline(_) | RouteSource::RdsFile(..) => None,
         });
@@ -181,7 +197,10 @@ impl Resources {
     pub(super) fn wanted_endpoints(&self) -> BTreeSet<String> {
         let eds = self.clusters().filter_map(|held| match &held.value.endpoints {
             EndpointSource::Eds(name) => Some(name.to_string()),
-            EndpointSource::Static(_) | EndpointSource::EdsFile(..) | EndpointSource::Dns(_) => None,
+            EndpointSource::Static(_)
+            | EndpointSource::EdsFile(..)
+            | EndpointSource::Dns(_)
+            | EndpointSource::OriginalDst { .. } => None,
         });
         eds.collect()
     }
@@ -193,20 +212,53 @@ impl Resources {
             self.served_listeners.remove(name);
             return;
         };
-        if let RouteSource::RdsFile(_, path) = &held.value.routes
-            && let Some(file) = current.files.get(path)
-        {
-            self.files.entry(path.clone()).or_insert_with(|| file.clone());
-        }
-        if let RouteSource::Rds(routes) = &held.value.routes
-            && let Some(held) = current.routes.get(routes.as_str())
-        {
-            self.routes.entry(routes.to_string()).or_insert_with(|| held.clone());
+        for chain in &held.value.chains {
+            if let RouteSource::RdsFile(_, path) = &chain.routes
+                && let Some(file) = current.files.get(path)
+            {
+                self.files.entry(path.clone()).or_insert_with(|| file.clone());
+            }
+            if let RouteSource::Rds(routes) = &chain.routes
+                && let Some(held) = current.routes.get(routes.as_str())
+            {
+                self.routes.entry(routes.to_string()).or_insert_with(|| held.clone());
+            }
         }
         if let Some(served) = current.served_listeners.get(name) {
             self.served_listeners.insert(served.listener.name.clone(), served.clone());
         }
         self.listeners.insert(name.to_owned(), held.clone());
+    }
+
+    /// Puts a cluster back as it is in `current`, with the endpoints that it serves.
+    pub(super) fn restore_cluster(&mut self, name: &str, current: &Self) {
+        let Some(held) = current.clusters.get(name) else {
+            self.clusters.remove(name);
+            self.served_clusters.remove(name);
+            return;
+        };
+        match &held.value.endpoints {
+            EndpointSource::EdsFile(_, path) => {
+                if let Some(file) = current.files.get(path) {
+                    self.files.entry(path.clone()).or_insert_with(|| file.clone());
+                }
+            }
+            EndpointSource::Eds(endpoints) => {
+                if let Some(held) = current.endpoints.get(endpoints.as_str()) {
+                    self.endpoints.entry(endpoints.to_string()).or_insert_with(|| held.clone());
+                }
+            }
+            EndpointSource::Dns(_) => {
+                if let Some(resolved) = current.resolved.get(name) {
+                    self.resolved.entry(held.value.name.clone()).or_insert_with(|| resolved.clone());
+                }
+            }
+            EndpointSource::Static(_) | EndpointSource::OriginalDst { .. } => {}
+        }
+        if let Some(served) = current.served_clusters.get(name) {
+            self.served_clusters.insert(served.cluster.name.clone(), served.clone());
+        }
+        self.clusters.insert(name.to_owned(), held.clone());
     }
 
     /// Lets go of what nobody names any more, and says what is to be served now.
@@ -243,7 +295,8 @@ impl Resources {
             .collect();
         let mut clusters = clusters;
         if self.awaits_routes {
-            let routed = listeners.values().flat_map(|l: &ServedListener| l.routes.clusters());
+            let routed =
+                listeners.values().flat_map(|l: &ServedListener| &l.routes).flat_map(|r| r.clusters());
             for name in routed {
                 if let Some(served) = self.served_clusters.get(name) {
                     clusters.entry(name.clone()).or_insert_with(|| served.clone());
@@ -269,14 +322,16 @@ impl Resources {
         }
     }
 
-    fn routes_of(&self, listener: &Listener) -> Option<Arc<RouteConfiguration>> {
-        match &listener.routes {
+    /// The routes of all of a listener's chains; it is not warm before all of them are known.
+    fn routes_of(&self, listener: &Listener) -> Option<Vec<Arc<RouteConfiguration>>> {
+        let of_chain = |source: &RouteSource| match source {
             RouteSource::Inline(routes) => Some(routes.clone()),
             RouteSource::Rds(name) => self.route(name),
             RouteSource::RdsFile(name, path) => {
                 self.files.get(path)?.routes.get(name.as_str()).map(|held| held.value.clone())
             }
-        }
+        };
+        listener.chains.iter().map(|chain| of_chain(&chain.routes)).collect()
     }
 
     fn route(&self, name: &RouteConfigName) -> Option<Arc<RouteConfiguration>> {
@@ -290,6 +345,8 @@ impl Resources {
             EndpointSource::EdsFile(name, path) => {
                 self.files.get(path)?.endpoints.get(name.as_str()).map(|held| held.value.clone())
             }
+            // Nobody knows them before the clients do.
+            EndpointSource::OriginalDst { .. } => Some(Arc::default()),
             EndpointSource::Dns(targets) => {
                 let known = self.resolved.get(&cluster.name)?;
                 // How often they are looked up changes nothing about what they are.

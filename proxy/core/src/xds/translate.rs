@@ -16,6 +16,8 @@ mod matching;
 mod overrides;
 mod route;
 mod split;
+mod tcp;
+mod tls;
 
 use prost::{Message, Name};
 use xds_proto::gate::{Gate, IgnoredField};
@@ -28,6 +30,7 @@ use fault::{Fault, Translated};
 
 pub use endpoint::address;
 pub use overrides::flattened;
+pub use tls::Secret;
 
 /// Where a configuration source has resources come from.
 ///
@@ -89,6 +92,16 @@ pub fn cluster(resource: &Any) -> Result<Accepted<Cluster>, Rejection> {
 pub fn load_assignment(resource: &Any) -> Result<Accepted<LoadAssignment>, Rejection> {
     admitted(resource, |m: xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment| {
         (m.cluster_name.clone(), endpoint::load_assignment(m))
+    })
+}
+
+/// A Secret, from a file that holds secrets.
+///
+/// # Errors
+/// As [`listener`].
+pub fn secret(resource: &Any) -> Result<Accepted<Secret>, Rejection> {
+    admitted(resource, |m: xds_proto::envoy::extensions::transport_sockets::tls::v3::Secret| {
+        (m.name.clone(), tls::secret(m))
     })
 }
 

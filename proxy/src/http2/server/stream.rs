@@ -46,7 +46,7 @@ pub(super) async fn serve(
     let Streams { worker, connection, .. } = streams;
     let started = Instant::now();
     let view = worker.view();
-    let Some(listener) = view.listener(worker, connection.slot) else {
+    let Some(chain) = view.chain(worker, connection.chain.get()) else {
         let mut respond = respond;
         respond.send_reset(Reason::REFUSED_STREAM);
         return;
@@ -55,7 +55,7 @@ pub(super) async fn serve(
     let (parts, body) = request.into_parts();
     let written = read_head(streams, &parts, body.is_end_stream(), &mut exchange);
     let parsed = written.and_then(|form| {
-        let rules = &listener.http().requests;
+        let rules = &chain.http().requests;
         // The crumbs of a cookie are one line by now.
         if parts.headers.len() > rules.limits.headers {
             return Err(HeadError::TooManyHeaders);
@@ -77,7 +77,7 @@ pub(super) async fn serve(
         worker,
         connection,
         view,
-        listener,
+        chain,
         started,
         complete: started,
         deadlines: &deadlines,

@@ -19,6 +19,8 @@ fn cluster(name: &str, ports: &[u16]) -> (ClusterName, ServedCluster) {
         balancing: Balancing::default(),
         thresholds: PriorityThresholds::default(),
         connections: ConnectionOptions::default(),
+        transport: Default::default(),
+        transport_matches: Vec::new(),
     });
     (name.into(), ServedCluster { cluster, endpoints })
 }
@@ -30,13 +32,10 @@ fn routes(arms: &[(&str, u32)]) -> Arc<RouteConfiguration> {
 }
 
 fn listener(name: &str, routes: &Arc<RouteConfiguration>) -> ServedListener {
-    let listener = Arc::new(Listener {
-        name: name.into(),
-        address: Address::Socket(([127, 0, 0, 1], 80).into()),
-        routes: RouteSource::Rds("r".into()),
-        http: Arc::new(HttpOptions::ingress()),
-    });
-    ServedListener { listener, routes: routes.clone() }
+    let address = Address::Socket(([127, 0, 0, 1], 80).into());
+    let listener =
+        Listener::plain(name.into(), address, RouteSource::Rds("r".into()), HttpOptions::ingress());
+    ServedListener { listener: Arc::new(listener), routes: vec![routes.clone()] }
 }
 
 #[test]
@@ -47,14 +46,17 @@ fn a_weight_change_shares_every_cluster_and_endpoint() {
         ..Config::default()
     };
     let first = Snapshot::default().next(&config, |_| false).expect("compiles");
-    config.listeners[0].routes = routes(&[("v1", 5), ("v2", 5)]);
+    config.listeners[0].routes = vec![routes(&[("v1", 5), ("v2", 5)])];
     let second = first.next(&config, |_| false).expect("compiles");
     assert_eq!(second.generation, first.generation + 1);
     for ((_, old), (_, new)) in first.clusters().zip(second.clusters()) {
         assert!(Arc::ptr_eq(old, new), "{} was made again", new.name);
     }
     let same = second.next(&config, |_| false).expect("compiles");
-    assert!(Arc::ptr_eq(&same.listener(0).expect("l").routes, &second.listener(0).expect("l").routes));
+    assert!(Arc::ptr_eq(
+        &same.listener(0).expect("l").chains[0].routes,
+        &second.listener(0).expect("l").chains[0].routes
+    ));
 }
 
 #[test]
@@ -72,11 +74,15 @@ fn an_endpoint_that_stays_keeps_its_state() {
 fn a_route_to_a_cluster_that_comes_later_finds_it_there() {
     let mut config = Config { listeners: vec![listener("l", &routes(&[("late", 1)]))], ..Config::default() };
     let first = Snapshot::default().next(&config, |_| false).expect("compiles");
-    let slot = first.listener(0).expect("l").routes.routes()[0].targets[0].slot.expect("a named cluster");
+    let slot =
+        first.listener(0).expect("l").chains[0].routes.routes()[0].targets[0].slot.expect("a named cluster");
     assert!(first.cluster(slot).is_none());
     config.clusters.extend([cluster("a", &[1]), cluster("late", &[2])]);
     let second = first.next(&config, |_| false).expect("compiles");
-    assert!(Arc::ptr_eq(&first.listener(0).expect("l").routes, &second.listener(0).expect("l").routes));
+    assert!(Arc::ptr_eq(
+        &first.listener(0).expect("l").chains[0].routes,
+        &second.listener(0).expect("l").chains[0].routes
+    ));
     assert_eq!(second.cluster(slot).expect("late").name.as_str(), "late");
 }
 
@@ -88,7 +94,8 @@ fn a_slot_is_never_given_away_while_a_route_points_to_it() {
         ..Config::default()
     };
     let first = Snapshot::default().next(&config, |_| false).expect("compiles");
-    let slot = first.listener(0).expect("l").routes.routes()[0].targets[0].slot.expect("a named cluster");
+    let slot =
+        first.listener(0).expect("l").chains[0].routes.routes()[0].targets[0].slot.expect("a named cluster");
     config.clusters = [cluster("other", &[2]), cluster("another", &[3])].into();
     let second = first.next(&config, |_| false).expect("compiles");
     assert!(second.cluster(slot).is_none(), "v1 is gone and nothing took its place");
@@ -156,7 +163,7 @@ fn a_removed_listener_stays_for_its_connections_with_the_clusters_that_it_leads_
     let departing = second.listener(0).expect("still there");
     assert!(departing.is_departing);
     assert_eq!(second.live_listeners().count(), 0);
-    let slot = departing.routes.routes()[0].targets[0].slot.expect("a named cluster");
+    let slot = departing.chains[0].routes.routes()[0].targets[0].slot.expect("a named cluster");
     assert_eq!(second.cluster(slot).expect("v1").name.as_str(), "v1");
     let third = second.next(&config, |_| false).expect("compiles");
     assert!(third.listener(0).is_none());
@@ -181,8 +188,11 @@ fn labels_are_unique_whatever_the_names() {
         ..Config::default()
     };
     let snapshot = Snapshot::default().next(&config, |_| false).expect("compiles");
-    let labels: Vec<_> =
-        snapshot.listeners().flat_map(|(_, l)| l.routes.routes()).map(|r| r.label.to_string()).collect();
+    let labels: Vec<_> = snapshot
+        .listeners()
+        .flat_map(|(_, l)| l.chains[0].routes.routes())
+        .map(|r| r.label.to_string())
+        .collect();
     let distinct: BTreeSet<_> = labels.iter().collect();
     assert_eq!(distinct.len(), 6, "{labels:?}");
 }

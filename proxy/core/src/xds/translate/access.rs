@@ -130,8 +130,15 @@ pub(super) fn json_value(value: Value) -> JsonValue {
 }
 
 pub(super) fn data_source(source: core_proto::DataSource) -> Translated<String> {
-    let core_proto::DataSource { specifier } = source;
+    let core_proto::DataSource { specifier, watched_directory } = source;
+    if watched_directory.is_some() {
+        return Err(Fault::new("is for certificates").under("watched_directory"));
+    }
     match required("inline_string or inline_bytes", specifier)? {
+        Specifier::Filename(_) => Err(Fault::new("text is not read from files").under("filename")),
+        Specifier::EnvironmentVariable(_) => {
+            Err(Fault::new("text is not read from the environment").under("environment_variable"))
+        }
         Specifier::InlineString(text) => Ok(text),
         Specifier::InlineBytes(bytes) => {
             String::from_utf8(bytes).map_err(|_| Fault::new("is not UTF-8").under("inline_bytes"))

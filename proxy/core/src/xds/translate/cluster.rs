@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use xds_proto::envoy::config::cluster::v3 as cluster_proto;
 use xds_proto::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CustomClusterType, DiscoveryType, EdsClusterConfig,
+    ClusterDiscoveryType, CustomClusterType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
+    OriginalDstLbConfig, TransportSocketMatch,
 };
 use xds_proto::envoy::config::cluster::v3::{CircuitBreakers, circuit_breakers};
 use xds_proto::envoy::config::core::v3 as core_proto;
@@ -23,9 +24,11 @@ use xds_proto::prost_types::{self, Any};
 
 use super::fault::{At, Fault, Translated, each, required};
 use super::http::{buffer_bytes, duration, head_bytes, header_count, set_time};
-use super::{balancing, dns, eds_name, endpoint, http2, named, unpack};
+use super::{balancing, dns, eds_name, endpoint, http2, named, tls, unpack};
 use crate::breaker::{Priority, Thresholds};
-use crate::config::{Cluster, ConnectionOptions, EndpointSource, PriorityThresholds, UpstreamProtocol};
+use crate::config::{
+    Cluster, ConnectionOptions, EndpointSource, PriorityThresholds, TransportMatch, UpstreamProtocol,
+};
 use crate::xds::Origin;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,6 +47,7 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         dns_refresh_rate,
         dns_lookup_family,
         lb_subset_config,
+        transport_socket,
         metadata: _, // ignorable
         common_lb_config,
         alt_stat_name: _, // ignorable
@@ -51,12 +55,13 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         typed_extension_protocol_options,
         respect_dns_ttl,
         load_balancing_policy,
+        transport_socket_matches,
         dns_failure_refresh_rate,
         wait_for_warm_on_init: _, // ignorable
         typed_dns_resolver_config,
         dns_jitter,
         cluster_discovery_type,
-        lb_config,
+        mut lb_config,
     } = message;
     named(&name)?;
     let mut connections = ConnectionOptions {
@@ -87,6 +92,10 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         return Err(Fault::new("is only for clusters of type EDS").under("eds_cluster_config"));
     }
     let endpoints = match source {
+        Source::OriginalDst if load_assignment.is_some() => {
+            return Err(Fault::new("is not for clusters of type ORIGINAL_DST").under("load_assignment"));
+        }
+        Source::OriginalDst => original_dst(&mut lb_config)?,
         Source::Static => {
             let assignment = required("load_assignment", load_assignment)?;
             EndpointSource::Static(Arc::new(endpoint::load_assignment(assignment).at("load_assignment")?))
@@ -107,6 +116,11 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
             EndpointSource::Dns(Arc::new(dns::targets(assignment, wire)?))
         }
     };
+    let lb_policy = match (&endpoints, enum_value(lb_policy)) {
+        // The client chose the endpoint.
+        (EndpointSource::OriginalDst { .. }, Ok(LbPolicy::ClusterProvided)) => LbPolicy::RoundRobin as i32,
+        _ => lb_policy,
+    };
     let picking = balancing::Wire {
         lb_policy,
         lb_config,
@@ -121,7 +135,36 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         balancing: balancing::balancing(picking)?,
         thresholds: thresholds(circuit_breakers).at("circuit_breakers")?,
         connections,
+        transport: transport_socket
+            .map(tls::upstream)
+            .transpose()
+            .at("transport_socket")?
+            .unwrap_or_default(),
+        transport_matches: each("transport_socket_matches", transport_socket_matches, transport_match)?,
     })
+}
+
+fn transport_match(message: TransportSocketMatch) -> Translated<TransportMatch> {
+    let TransportSocketMatch { name: _, r#match, transport_socket } = message; // the name is for people
+    Ok(TransportMatch {
+        labels: r#match.map(endpoint::labels).transpose().at("match")?.unwrap_or_default(),
+        transport: tls::upstream(required("transport_socket", transport_socket)?).at("transport_socket")?,
+    })
+}
+
+fn original_dst(lb_config: &mut Option<LbConfig>) -> Translated<EndpointSource> {
+    let Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig { upstream_port_override })) = *lb_config
+    else {
+        return Ok(EndpointSource::OriginalDst { port: None });
+    };
+    *lb_config = None;
+    let port = match upstream_port_override {
+        None | Some(0) => None,
+        Some(port) => Some(u16::try_from(port).map_err(|_| {
+            Fault::new(format!("{port} is not a port")).under("original_dst_lb_config.upstream_port_override")
+        })?),
+    };
+    Ok(EndpointSource::OriginalDst { port })
 }
 
 /// Where endpoints come from.
@@ -129,6 +172,7 @@ enum Source {
     Static,
     Eds,
     Dns(dns::Wire),
+    OriginalDst,
 }
 
 fn source(discovery: Option<ClusterDiscoveryType>, mut lookups: dns::Wire) -> Translated<Source> {
@@ -147,14 +191,14 @@ fn source(discovery: Option<ClusterDiscoveryType>, mut lookups: dns::Wire) -> Tr
             lookups.all_addresses = false;
             Ok(Source::Dns(lookups))
         }
-        DiscoveryType::Static | DiscoveryType::Eds if lookups.says_anything() => {
+        DiscoveryType::Static | DiscoveryType::Eds | DiscoveryType::OriginalDst
+            if lookups.says_anything() =>
+        {
             Err(Fault::new("has settings of DNS, and looks nothing up").under("type"))
         }
         DiscoveryType::Static => Ok(Source::Static),
         DiscoveryType::Eds => Ok(Source::Eds),
-        DiscoveryType::OriginalDst => {
-            Err(Fault::new("ORIGINAL_DST is not supported by this version").under("type"))
-        }
+        DiscoveryType::OriginalDst => Ok(Source::OriginalDst),
     }
 }
 

@@ -19,6 +19,8 @@ use crate::config::{Address, Drop, Endpoint, Health, Labels, LoadAssignment, Loc
 
 /// Where Envoy's balancers look for the labels of endpoints, and what is wanted of them.
 const LB: &str = "envoy.lb";
+/// The key of labels by which what carries a connection is chosen.
+const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
 
 /// A message's address, read by the caller: the wire's form differs where names are looked up.
 pub(super) type ReadAddress<'a> = &'a mut dyn FnMut(core_proto::Address) -> Translated<Address>;
@@ -99,7 +101,13 @@ fn endpoint(message: endpoint_proto::LbEndpoint, address: ReadAddress<'_>) -> Tr
         Some(0) => return Err(Fault::new("must be greater than 0").under("load_balancing_weight")),
         Some(weight) => weight,
     };
-    let labels = metadata.map(|m| lb_labels(m).at("metadata")).transpose()?.unwrap_or_default();
+    let (labels, transport_labels) = match metadata {
+        None => (Labels::new(), Labels::new()),
+        Some(metadata) => (
+            labels_under(&metadata, LB).at("metadata")?,
+            labels_under(&metadata, TRANSPORT_SOCKET_MATCH).at("metadata")?,
+        ),
+    };
     let address = required("address", wire).and_then(|wire| address(wire).at("address"));
     Ok(Endpoint {
         address: address.at("endpoint")?,
@@ -107,15 +115,19 @@ fn endpoint(message: endpoint_proto::LbEndpoint, address: ReadAddress<'_>) -> Tr
         health,
         weight,
         labels: Arc::new(labels),
+        transport_labels: Arc::new(transport_labels),
     })
 }
 
 /// The labels in a message's metadata. Only texts, numbers and truth values can be compared.
 pub(super) fn lb_labels(metadata: Metadata) -> Translated<Labels> {
-    let Metadata { mut filter_metadata, typed_filter_metadata: _ } = metadata; // no balancer looks at typed ones
-    filter_metadata
-        .remove(LB)
-        .map_or(Ok(Labels::new()), |labels| self::labels(labels).at(format!("filter_metadata[{LB:?}]")))
+    labels_under(&metadata, LB)
+}
+
+fn labels_under(metadata: &Metadata, key: &str) -> Translated<Labels> {
+    let Metadata { filter_metadata, typed_filter_metadata: _ } = metadata; // no balancer looks at typed ones
+    let document = filter_metadata.get(key).cloned();
+    document.map_or(Ok(Labels::new()), |labels| self::labels(labels).at(format!("filter_metadata[{key:?}]")))
 }
 
 /// Labels of a document.

@@ -8,7 +8,8 @@ use xds_proto::envoy::config::core::v3::http_protocol_options::HeadersWithUnders
 use xds_proto::envoy::extensions::filters::http::router::v3::Router;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_proto;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    ServerHeaderTransformation, UpgradeConfig,
 };
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use xds_proto::prost_types::{self, Any};
@@ -19,6 +20,7 @@ use super::cluster::{config_source, enum_value};
 use super::fault::{At, Fault, Translated, each, required};
 use super::{access, http2, route, unpack};
 use crate::config::{BodyRate, Codec, HttpOptions, RouteSource, SourceLimit};
+use crate::hop::{CertificateDetails, ClientCertificate, ForwardedCertificate};
 use crate::http1::{Limits, ServerHeader, Underscores};
 use crate::path::EscapedSlashes;
 use crate::xds::Origin;
@@ -47,6 +49,8 @@ pub(super) fn connection_manager(
         generate_request_id,
         xff_num_trusted_hops,
         skip_xff_append,
+        forward_client_cert_details,
+        set_current_client_cert_details,
         via,
         upgrade_configs,
         stream_idle_timeout,
@@ -113,6 +117,16 @@ pub(super) fn connection_manager(
     options.hop.generates_request_id = generate_request_id.unwrap_or(true);
     options.hop.keeps_external_request_id = preserve_external_request_id;
     options.hop.via = field_value(via).at("via")?.into();
+    options.hop.client_certificate = ClientCertificate {
+        rule: match enum_value(forward_client_cert_details).at("forward_client_cert_details")? {
+            ForwardClientCertDetails::Sanitize => ForwardedCertificate::Sanitize,
+            ForwardClientCertDetails::ForwardOnly => ForwardedCertificate::ForwardOnly,
+            ForwardClientCertDetails::AppendForward => ForwardedCertificate::Append,
+            ForwardClientCertDetails::SanitizeSet => ForwardedCertificate::Set,
+            ForwardClientCertDetails::AlwaysForwardOnly => ForwardedCertificate::AlwaysForward,
+        },
+        details: certificate_details(set_current_client_cert_details.unwrap_or_default()),
+    };
     options.answers_request_id = always_set_request_id_in_response;
     options.server = server_header(server_name, server_header_transformation)?;
     options.paths.normalize = normalize_path.unwrap_or(true);
@@ -140,6 +154,14 @@ pub(super) fn connection_manager(
         }
     };
     Ok((routes, options))
+}
+
+fn certificate_details(
+    message: hcm_proto::http_connection_manager::SetCurrentClientCertDetails,
+) -> CertificateDetails {
+    let hcm_proto::http_connection_manager::SetCurrentClientCertDetails { subject, cert, dns, uri, chain } =
+        message;
+    CertificateDetails { subject: subject.unwrap_or(false), certificate: cert, chain, dns, uri }
 }
 
 fn common(message: core_proto::HttpProtocolOptions, options: &mut HttpOptions) -> Translated<()> {

@@ -157,7 +157,7 @@ pub(super) fn header_match(message: route_proto::HeaderMatcher) -> Translated<He
     Ok(HeaderMatch { name, predicate, inverted, missing_is_empty })
 }
 
-fn text_match(message: StringMatcher) -> Translated<TextMatch> {
+pub(super) fn text_match(message: StringMatcher) -> Translated<TextMatch> {
     let StringMatcher { ignore_case: ignores_case, match_pattern } = message;
     let cased = |text: String| if ignores_case { text.to_ascii_lowercase().into() } else { text.into() };
     let part = |text: String, field| match text.as_str() {

@@ -117,7 +117,7 @@ fn source_match(message: SourceMatch) -> Translated<Vec<Condition>> {
     Ok(conditions)
 }
 
-fn range(message: CidrRange) -> Translated<AddressRange> {
+pub(super) fn range(message: CidrRange) -> Translated<AddressRange> {
     let CidrRange { address_prefix, prefix_len } = message;
     let address: IpAddr = address_prefix.parse().map_err(|_| {
         Fault::new(format!("{address_prefix:?} is not an IP address")).under("address_prefix")

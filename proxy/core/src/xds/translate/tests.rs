@@ -50,8 +50,8 @@ fn read_routes(routes: &str) -> Result<RouteConfiguration, String> {
         "{ROUTER}, route_config: {{ name: r, virtual_hosts: [{{ name: h, domains: ['*'], routes: [{routes}] }}] }}"
     );
     let text = format!("{{ name: l, {ADDRESS}, filter_chains: [{{ filters: [{}] }}] }}", hcm(&settings));
-    match read_listener(&text)?.routes {
-        RouteSource::Inline(routes) => Ok((*routes).clone()),
+    match &read_listener(&text)?.chains[0].routes {
+        RouteSource::Inline(routes) => Ok((**routes).clone()),
         RouteSource::Rds(_) | RouteSource::RdsFile(..) => Err("not inline".to_owned()),
     }
 }
@@ -103,7 +103,10 @@ fn clusters_that_make_no_sense_are_refused_with_the_place() {
         ("{ name: '' }".to_owned(), "\"\": name: is required".to_owned()),
         (named("type: STATIC"), "load_assignment: is required".into()),
         (named("type: STRICT_DNS"), "load_assignment: is required".into()),
-        (named("type: ORIGINAL_DST"), "type: ORIGINAL_DST is not supported".into()),
+        (
+            named("type: ORIGINAL_DST, load_assignment: { cluster_name: c }"),
+            "load_assignment: is not for clusters of type ORIGINAL_DST".into(),
+        ),
         (named("type: EDS"), "eds_cluster_config.eds_config: ads or path_config_source is required".into()),
         (
             named("connect_timeout: 0s, load_assignment: { cluster_name: c }"),
@@ -143,9 +146,9 @@ fn a_listener_follows_rds_or_has_its_routes_inline() {
     let rds = hcm(&format!("{ROUTER}, rds: {{ config_source: {{ ads: {{}} }}, route_config_name: r }}"));
     let first = read_listener(&format!("{{ name: l, {ADDRESS}, filter_chains: [{{ filters: [{rds}] }}] }}"))
         .expect("valid");
-    assert_eq!(first.routes, RouteSource::Rds("r".into()));
+    assert_eq!(first.chains[0].routes, RouteSource::Rds("r".into()));
     let default = format!("{{ name: l, {ADDRESS}, default_filter_chain: {{ filters: [{rds}] }} }}");
-    assert_eq!(read_listener(&default).expect("valid").routes, first.routes);
+    assert_eq!(read_listener(&default).expect("valid").chains, first.chains);
     assert_eq!(first.address, Address::Socket(([127, 0, 0, 1], 80).into()));
 }
 
@@ -159,8 +162,20 @@ fn listeners_that_make_no_sense_are_refused_with_the_place() {
         ("{ name: l }".to_owned(), "address: is required".to_owned()),
         (with("stat_prefix: s"), "filter_chains: a filter chain is required".into()),
         (with("filter_chains: [{}]"), "filter_chains[0].filters: exactly one filter".into()),
-        (with("filter_chains: [{}, {}]"), "more than one filter chain".into()),
-        (with("filter_chains: [{}], default_filter_chain: {}"), "default_filter_chain: is never used".into()),
+        (
+            with(&format!(
+                "filter_chains: [{{ filters: [{0}] }}, {{ filters: [{0}] }}]",
+                hcm(&format!("{ROUTER}, {rds}"))
+            )),
+            "filter_chains[1].filter_chain_match: another filter chain is for the same".into(),
+        ),
+        (
+            with(&format!(
+                "filter_chains: [{{ filters: [{}] }}], default_filter_chain: {{}}",
+                hcm(&format!("{ROUTER}, {rds}"))
+            )),
+            "default_filter_chain: is never used".into(),
+        ),
         (one(ROUTER), format!("{at}rds or route_config: is required")),
         (one(rds), format!("{at}http_filters: the chain must end in the router")),
         (
@@ -192,7 +207,7 @@ fn read_http(fields: &str) -> Result<HttpOptions, String> {
     let manager = hcm(&format!("{ROUTER}, {rds}, {fields}"));
     let listener =
         read_listener(&format!("{{ name: l, {ADDRESS}, filter_chains: [{{ filters: [{manager}] }}] }}"))?;
-    Ok((*listener.http).clone())
+    Ok((*listener.chains[0].http).clone())
 }
 
 #[test]
@@ -204,7 +219,7 @@ fn what_a_connection_manager_sets_wins_and_the_rest_is_the_directions() {
     let inbound = format!(
         "{{ name: l, {ADDRESS}, traffic_direction: INBOUND, filter_chains: [{{ filters: [{sidecar}] }}] }}"
     );
-    assert_eq!(*read_listener(&inbound).expect("valid").http, prefixed(HttpOptions::sidecar()));
+    assert_eq!(*read_listener(&inbound).expect("valid").chains[0].http, prefixed(HttpOptions::sidecar()));
 
     let set = read_http(
         "use_remote_address: true, xff_num_trusted_hops: 2, skip_xff_append: true, via: v, server_name: s, \
