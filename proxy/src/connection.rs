@@ -81,10 +81,11 @@ impl Farewell {
 }
 
 impl Connection {
-    pub(crate) fn new(id: u64, direct: Peer, local: Box<str>, deadlines: Deadlines) -> Self {
+    /// `chain` serves it until another one is chosen.
+    pub(crate) fn new(id: u64, chain: ChainId, direct: Peer, local: Box<str>, deadlines: Deadlines) -> Self {
         Self {
             id,
-            chain: Cell::new(ChainId { slot: usize::MAX, place: usize::MAX }),
+            chain: Cell::new(chain),
             direct,
             told: OnceCell::new(),
             local,

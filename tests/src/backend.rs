@@ -51,6 +51,45 @@ impl Conversation {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
+    /// Sends bytes; whether the peer was there.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Whatever comes next; `None` where the peer has closed.
+    pub fn some_bytes(&mut self) -> Option<Vec<u8>> {
+        if self.buffer.is_empty() {
+            self.fill()?;
+        }
+        Some(std::mem::take(&mut self.buffer))
+    }
+
+    /// The body of a request whose head came, by its length or its chunks.
+    pub fn body(&mut self, head: &str) -> Vec<u8> {
+        let value = |name: &str| {
+            head.lines().find_map(|line| {
+                let (n, value) = line.split_once(':')?;
+                n.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+            })
+        };
+        if let Some(length) = value("content-length").and_then(|length| length.parse().ok()) {
+            return self.exactly(length).unwrap_or_default();
+        }
+        let mut body = Vec::new();
+        if value("transfer-encoding").is_some() {
+            while let Some(line) = self.until(b"\r\n") {
+                let size = String::from_utf8_lossy(&line);
+                let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+                body.extend(self.exactly(size).unwrap_or_default());
+                self.until(b"\r\n");
+                if size == 0 {
+                    break;
+                }
+            }
+        }
+        body
+    }
+
     fn fill(&mut self) -> Option<()> {
         let mut chunk = [0; 65_536];
         let n = self.stream.read(&mut chunk).ok().filter(|n| *n > 0)?;

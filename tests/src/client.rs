@@ -70,6 +70,19 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).expect("half-closed");
     }
 
+    /// So many bytes, or as many as there are before the end.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut chunk = [0; 4096];
+        while self.buffer.len() < count {
+            match self.stream.read(&mut chunk) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
+            }
+        }
+        let count = count.min(self.buffer.len());
+        self.buffer.drain(..count).collect()
+    }
+
     /// A GET and its response.
     pub fn get(&mut self, path: &str, headers: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n"));

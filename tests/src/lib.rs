@@ -4,6 +4,7 @@
 mod backend;
 mod client;
 mod envoy;
+mod http2;
 mod name_server;
 mod process;
 mod proxy;
@@ -11,6 +12,7 @@ mod proxy;
 pub use backend::{Backend, Conversation};
 pub use client::{Client, Response, http_get};
 pub use envoy::Envoy;
+pub use http2::{Frame, Http2, Stream};
 pub use name_server::NameServer;
 pub use process::{Output, Process, eventually, free_port};
 pub use proxy::{Proxy, Setup};

@@ -85,9 +85,11 @@ impl Process {
         programs().join(program)
     }
 
-    /// Runs a program to its end.
+    /// Runs a program to its end. One that should end and does not is ended after a minute, with code 124.
     pub fn run(program: &str, arguments: &[&str]) -> Output {
-        let output = command(program, arguments).output().expect("the program runs");
+        let mut bounded = Command::new("timeout");
+        bounded.arg("60").arg(programs().join(program)).args(arguments).stdin(Stdio::null());
+        let output = bounded.output().expect("the program runs");
         Output {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -121,6 +123,14 @@ impl Process {
             assert!(Instant::now() < deadline, "the process does not end; it said:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Bytes of memory that it has in use.
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<usize>().ok());
+        kib.unwrap_or(0) << 10
     }
 
     /// Whether it still runs.

@@ -29,8 +29,8 @@ fn a_bootstrap_that_cannot_be_taken_ends_the_proxy_with_2() {
             "config.yaml:1:36: static_resources.listeners[0].nam: Listener has no field `nam`, did you mean `name`?",
         ),
         (
-            "static_resources: { clusters: [ { name: c, type: ORIGINAL_DST } ] }",
-            "config.yaml:1:44: static_resources: envoy.config.cluster.v3.Cluster \"c\": type: ORIGINAL_DST is not supported",
+            "static_resources: { clusters: [ { name: c, type: STRICT_DNS } ] }",
+            "config.yaml:1:33: static_resources: envoy.config.cluster.v3.Cluster \"c\": load_assignment: is required",
         ),
         (
             &good.replace("{ prefix: / }", "{ prefix: /, tls_context: {} }"),

@@ -321,6 +321,18 @@ fn every_enum_number_has_the_same_name_in_envoys_api() {
                     name_of!(pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::ServerHeaderTransformation, number),
                 "envoy.type.v3.FractionalPercent.DenominatorType" =>
                     name_of!(pb::envoy::r#type::v3::fractional_percent::DenominatorType, number),
+                "envoy.config.core.v3.ProxyProtocolConfig.Version" =>
+                    name_of!(pb::envoy::config::core::v3::proxy_protocol_config::Version, number),
+                "envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType" =>
+                    name_of!(pb::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType, number),
+                "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails" =>
+                    name_of!(pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::ForwardClientCertDetails, number),
+                "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification" =>
+                    name_of!(pb::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::TrustChainVerification, number),
+                "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType" =>
+                    name_of!(pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType, number),
+                "envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol" =>
+                    name_of!(pb::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol, number),
                 name if name.starts_with("google.protobuf.") || name.starts_with("weir.") => continue,
                 name => panic!("{name} is missing from this test"),
             };

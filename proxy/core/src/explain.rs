@@ -99,7 +99,7 @@ pub fn explain(
         }
         Err(TargetError::Refused(error)) => {
             explanation.verdict = Verdict::Refused { status: error.status(), why: error.to_string() };
-            return explanation;
+            return explanation.for_grpc(head.is_grpc);
         }
     }
     let peer = question.peer.to_string();
@@ -123,7 +123,7 @@ pub fn explain(
     let trail = chain.routes.explain(&request);
     explanation.tell(chain, &trail);
     explanation.verdict = verdict(snapshot, chain, &trail, &request, &question.unknown);
-    explanation
+    explanation.for_grpc(head.is_grpc)
 }
 
 fn verdict(

@@ -56,7 +56,19 @@ pub fn read(bytes: &[u8], rules: &ProxyProtocol) -> Result<Told, ProxyProtocolEr
     if bytes.len() < v2::PROTOCOL_PREFIX.len() && !bytes.starts_with(v1::PROTOCOL_PREFIX.as_bytes()) {
         return Ok(Told::Partial);
     }
+    // A line of version 1 is whole or it is not, whatever it says.
+    const MAX_LINE: usize = 107;
+    let is_v1 = bytes.starts_with(v1::PROTOCOL_PREFIX.as_bytes());
+    let line = memchr::memmem::find(&bytes[..bytes.len().min(MAX_LINE)], b"\r\n");
+    match line {
+        None if is_v1 && bytes.len() >= MAX_LINE => return Err(ProxyProtocolError::Malformed),
+        None if is_v1 => return Ok(Told::Partial),
+        Some(_) | None => {}
+    }
     let parsed = HeaderResult::parse(bytes);
+    if parsed.is_incomplete() && is_v1 {
+        return Err(ProxyProtocolError::Malformed);
+    }
     if parsed.is_incomplete() {
         return if bytes.len() < MAX_HEADER { Ok(Told::Partial) } else { Err(ProxyProtocolError::TooLong) };
     }

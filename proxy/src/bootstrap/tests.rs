@@ -54,8 +54,8 @@ fn what_cannot_be_used_is_said_in_one_sentence() {
         (dynamic(&ADS.replace("xds", "other")), "static_resources has no cluster \"other\""),
         (dynamic(ADS).replace("id: n", "cluster: c"), "node.id: is required"),
         (
-            "static_resources: { clusters: [ { name: c, type: ORIGINAL_DST } ] }".to_owned(),
-            "Cluster \"c\": type: ORIGINAL_DST",
+            "static_resources: { clusters: [ { name: c, lb_policy: MAGLEV, load_assignment: { cluster_name: c } } ] }".to_owned(),
+            "Cluster \"c\": lb_policy: MAGLEV is not supported",
         ),
         (
             "static_resources: { clusters: [ { name: c, lb_policy: LEAST_REQEST } ] }".to_owned(),

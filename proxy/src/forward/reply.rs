@@ -111,7 +111,7 @@ pub(super) async fn answer(
                 direct(http, &record, response, method, &edits, &mut out)
             }
             // A client of gRPC reads no status but its own.
-            (Some(reason), _) if exchange.request.is_grpc => {
+            (Some(reason), _) if exchange.request.is_grpc && reason != Reason::UnescapedPath => {
                 grpc(http, &record, reason.words(), &edits, &mut out)
             }
             (None, _) => local_reply(http, &record, "", method, &edits, &mut out),

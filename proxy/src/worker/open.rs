@@ -29,7 +29,8 @@ impl Worker {
         }
         let view = self.view();
         let first = view.snapshot.listener(slot).map(|listener| listener.chains[0].place);
-        let Some(listener) = first.and_then(|place| view.chain(&self, ChainId { slot, place })) else {
+        let first = first.map(|place| ChainId { slot, place });
+        let Some((first, listener)) = first.and_then(|first| Some((first, view.chain(&self, first)?))) else {
             // Removed since it was accepted.
             load.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -47,7 +48,7 @@ impl Worker {
         self.next_connection.set(number + 1);
         // Unique in the process, and cheap.
         let id = number * self.peers.len() as u64 + self.id as u64 + 1;
-        let connection = Rc::new(Connection::new(id, peer, socket.local_address(), self.deadlines()));
+        let connection = Rc::new(Connection::new(id, first, peer, socket.local_address(), self.deadlines()));
         let open = OpenConnection {
             worker: self.clone(),
             listener: listener.cells.clone(),

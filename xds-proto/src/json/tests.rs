@@ -98,10 +98,7 @@ fn what_is_wrong_is_said_with_line_column_and_path() {
             "circuit_breakers:\n  thresholds:\n  - max_requests: -1\n",
             "3:19: circuit_breakers.thresholds[0].max_requests: -1 is not a whole number from 0 to 4294967295",
         ),
-        (
-            "transport_socket: { name: tls }\n",
-            "1:1: transport_socket: field `transport_socket` of Cluster is not supported",
-        ),
+        ("health_checks: [ {} ]\n", "1:1: health_checks: field `health_checks` of Cluster is not supported"),
         ("metadata: { filter_metadata: [] }\n", "1:30: metadata.filter_metadata: a map is expected here"),
         ("name: c\nname: d\n", "2:1: "),
         ("{ \"name\": \"c\", \"name\": \"d\" }", "1:16: name: is given twice"),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{Address, Arm, ArmName, ListenerName, RouteConfigName, Weight};
+use crate::grpc;
 use crate::lb;
 use crate::route::{NoRoute, RouteLabel, Trail};
 use crate::snapshot::{ChainTable, ClusterTable};
@@ -150,6 +151,17 @@ pub struct Candidate {
 
 impl Explanation {
     /// Takes over how the search went.
+    /// The same, for a client that reads no status but gRPC's.
+    pub(super) fn for_grpc(mut self, is_grpc: bool) -> Self {
+        if let Verdict::Refused { status, why } = &mut self.verdict
+            && is_grpc
+        {
+            *why = format!("{why} (grpc-status {})", grpc::status_of(*status));
+            *status = 200;
+        }
+        self
+    }
+
     pub(super) fn tell(&mut self, chain: &ChainTable, trail: &Trail<'_>) {
         let hosts = &chain.routes.config.virtual_hosts;
         self.virtual_host =
