@@ -6,6 +6,7 @@ mod client;
 mod envoy;
 mod http2;
 mod name_server;
+mod pki;
 mod process;
 mod proxy;
 
@@ -14,5 +15,6 @@ pub use client::{Client, Response, http_get};
 pub use envoy::Envoy;
 pub use http2::{Frame, Http2, Stream};
 pub use name_server::NameServer;
+pub use pki::{Leaf, Pki};
 pub use process::{Output, Process, eventually, free_port};
 pub use proxy::{Proxy, Setup};
