@@ -39,6 +39,8 @@ pub(crate) struct Progress {
     pub(crate) has_response: bool,
     /// The final response's head has begun to leave.
     pub(crate) answered: bool,
+    /// The status of a call of gRPC, once it has come.
+    pub(crate) grpc_status: Option<proxy_core::grpc::Status>,
     /// How often the request was sent to an endpoint.
     pub(crate) attempts: u32,
     /// Bytes of the request's content.

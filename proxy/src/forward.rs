@@ -15,11 +15,12 @@ mod upload;
 
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proxy_core::config::{Action, Arm, ClusterRef, Forward, RouteOptions};
+use proxy_core::grpc;
 use proxy_core::hop;
-use proxy_core::http1::{HeaderId, Method};
+use proxy_core::http1::{HeaderId, Method, RequestHead};
 use proxy_core::overload::Pressure;
 use proxy_core::path::{self, TargetError};
 use proxy_core::route::{Asked, Caller, HeadView, NoRoute, RequestView as _, set_cookie};
@@ -151,7 +152,7 @@ async fn exchange_with_upstream(
     let hostname = endpoint.map_or("", |endpoint| cluster.table.hostname(endpoint));
     edits::target(routed, forward, hostname, exchange);
     let mut upload = Upload::prepare(cx, &plan, exchange, &pool)?;
-    set_deadlines(cx, &plan, &upload);
+    set_deadlines(cx, &plan, &upload, &exchange.request, &exchange.from_client);
     if plan.tunnel == Some(Tunnel::Terminated) {
         return Ok(terminate_connect(cx, &plan, &pool, &link, client, exchange, upload.used).await?);
     }
@@ -278,13 +279,31 @@ fn add_hop_headers(cx: &RequestContext<'_>, exchange: &mut Exchange) {
     }
 }
 
+/// How long a call of gRPC may take, as its client says.
+fn grpc_timeout(options: &RouteOptions, request: &RequestHead, buffer: &[u8]) -> Option<Duration> {
+    let asked = grpc::parse_timeout(request.header(buffer, b"grpc-timeout")?)?;
+    let most = options.grpc_timeout_max.filter(|most| !most.is_zero());
+    let allowed = most.map_or(asked, |most| asked.min(most));
+    // What the client gives up on is answered in time, where there is any.
+    Some(allowed.checked_sub(options.grpc_timeout_offset).filter(|time| !time.is_zero()).unwrap_or(allowed))
+}
+
 /// How long the exchange may take from here on. Counted from the first byte, which saves a look at the clock.
-fn set_deadlines(cx: &RequestContext<'_>, plan: &Plan<'_>, upload: &Upload) {
+fn set_deadlines(
+    cx: &RequestContext<'_>,
+    plan: &Plan<'_>,
+    upload: &Upload,
+    request: &RequestHead,
+    buffer: &[u8],
+) {
     let timeouts = &cx.http().timeouts;
     let exchange = match plan.options.exchange {
         None => timeouts.exchange,
         Some(time) => Some(time).filter(|time| !time.is_zero()),
     };
+    // Whichever ends first: what is configured, or what the client gives the call.
+    let wanted = if request.is_grpc { grpc_timeout(plan.options, request, buffer) } else { None };
+    let exchange = exchange.into_iter().chain(wanted).min();
     if exchange.is_some() {
         cx.deadlines().set(Limit::Exchange, cx.started, exchange);
     }

@@ -116,10 +116,30 @@ fn floods_end_in_goaway_and_calm() {
     };
     type Flood = Box<dyn Fn(&mut Http2)>;
     let floods: Vec<(&str, Flood)> = vec![
-        ("PING", Box::new(|client| drop(client.try_send(&Frame::new(6, 0, 0, &[0; 8]))))),
-        ("SETTINGS", Box::new(|client| drop(client.try_send(&Frame::new(4, 0, 0, &[]))))),
-        ("PRIORITY", Box::new(|client| drop(client.try_send(&Frame::new(2, 0, 3, &[0, 0, 0, 0, 1]))))),
-        ("WINDOW_UPDATE", Box::new(|client| drop(client.try_send(&Frame::new(8, 0, 0, &[0, 0, 0, 1]))))),
+        (
+            "PING",
+            Box::new(|client| {
+                client.try_send(&Frame::new(6, 0, 0, &[0; 8]));
+            }),
+        ),
+        (
+            "SETTINGS",
+            Box::new(|client| {
+                client.try_send(&Frame::new(4, 0, 0, &[]));
+            }),
+        ),
+        (
+            "PRIORITY",
+            Box::new(|client| {
+                client.try_send(&Frame::new(2, 0, 3, &[0, 0, 0, 0, 1]));
+            }),
+        ),
+        (
+            "WINDOW_UPDATE",
+            Box::new(|client| {
+                client.try_send(&Frame::new(8, 0, 0, &[0, 0, 0, 1]));
+            }),
+        ),
         (
             "rapid reset",
             Box::new(move |client| {

@@ -56,6 +56,17 @@ pub fn parse_status(value: &[u8]) -> Option<Status> {
     text.parse().ok().filter(|status| *status <= 16)
 }
 
+/// The status in a trailer section; none where it has none.
+pub fn trailing_status(section: &[u8]) -> Option<Status> {
+    let lines = section.split(|byte| *byte == b'\n');
+    lines
+        .filter_map(|line| {
+            let (name, value) = line.split_at(memchr::memchr(b':', line)?);
+            name.eq_ignore_ascii_case(b"grpc-status").then(|| parse_status(value[1..].trim_ascii()))?
+        })
+        .next()
+}
+
 /// The time in `grpc-timeout`: at most eight digits and a unit. None where it is something else.
 pub fn parse_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
@@ -112,6 +123,8 @@ mod tests {
     fn statuses_are_numbers_of_the_list() {
         assert_eq!(parse_status(b"0"), Some(0));
         assert_eq!(parse_status(b"16"), Some(16));
+        assert_eq!(trailing_status(b"x: y\r\nGrpc-Status: 7\r\n\r\n"), Some(7));
+        assert_eq!(trailing_status(b"\r\n"), None);
         for wrong in [&b"17"[..], b"", b"-1", b"x"] {
             assert_eq!(parse_status(wrong), None);
         }

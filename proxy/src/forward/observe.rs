@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use proxy_core::access::{Record, TlsFacts};
+use proxy_core::grpc;
 use proxy_core::hop;
 
 use super::{Reason, RequestContext, Routed};
@@ -34,6 +35,12 @@ pub(super) fn observe(
     // Routes that do not forward have cells as well, of one arm without a name.
     if let Some(route) = &routed.route {
         route.cells[routed.arm].observe(status, lapse);
+        if exchange.request.is_grpc {
+            // A call without a word on how it went went as the failure says, or nobody knows how.
+            let status = failure.map(|failure| grpc::status_of(failure.status()));
+            let status = exchange.progress.grpc_status.or(status).unwrap_or(2);
+            route.cells[routed.arm].grpc(status);
+        }
     }
     if cx.chain.logs.is_empty() {
         return;

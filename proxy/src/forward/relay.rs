@@ -5,6 +5,7 @@ use std::io;
 use std::time::Instant;
 
 use proxy_core::config::RouteTimeout;
+use proxy_core::grpc;
 use proxy_core::http1::{
     BodyReader, Output, ResponseEdits, ResponseFraming, Version, parse_response, write_chunk_size,
     write_response,
@@ -116,6 +117,13 @@ where
     };
     write_response(out, from_upstream, response, &edits);
 
+    if request.is_grpc {
+        let line = response
+            .headers
+            .iter()
+            .find(|line| line.name.slice(from_upstream).eq_ignore_ascii_case(b"grpc-status"));
+        progress.grpc_status = line.and_then(|line| grpc::parse_status(line.value.slice(from_upstream)));
+    }
     let at_hand = &mut from_upstream[response.len..];
     let count = at_hand.len();
     if switched {
@@ -147,6 +155,9 @@ where
         return Ok(received(Some(Reason::ClientGone), false));
     }
     let upstream_keeps = response.keep_alive;
+    if request.is_grpc && body.is_done() {
+        progress.grpc_status = progress.grpc_status.or_else(|| grpc::trailing_status(body.tail()));
+    }
     if switched || body.is_done() {
         return Ok(received(None, upstream_keeps && leftover == 0));
     }
@@ -154,6 +165,9 @@ where
     let streamed =
         stream(cx, plan, upstream, client, &mut body, &mut buffer, chunked_anew, &mut progress.sent).await;
     cx.worker.return_body_buffer(buffer);
+    if request.is_grpc {
+        progress.grpc_status = progress.grpc_status.or_else(|| grpc::trailing_status(body.tail()));
+    }
     Ok(match streamed {
         Ok(Streamed { leftover }) => {
             received(None, upstream_keeps && leftover == 0 && !body.ends_with_connection())

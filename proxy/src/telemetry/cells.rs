@@ -1,6 +1,9 @@
 //! Counters that one worker writes and anybody reads.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use proxy_core::grpc;
 
 use super::histogram::{Histogram, Lapse};
 use crate::accepted::Refusal;
@@ -51,9 +54,23 @@ pub(crate) struct ArmCells {
     pub(crate) duration: Histogram,
     /// Requests that another arm took, as this one had no usable endpoint.
     pub(crate) spilled: Counter,
+    /// Calls of gRPC by status; most arms have none.
+    grpc: OnceLock<Box<[Counter; 17]>>,
 }
 
 impl ArmCells {
+    /// Counts a call of gRPC.
+    pub(crate) fn grpc(&self, status: grpc::Status) {
+        if let Some(counter) = self.grpc.get_or_init(Box::default).get(usize::from(status)) {
+            counter.add(1);
+        }
+    }
+
+    /// Calls of gRPC by status.
+    pub(crate) fn grpc_calls(&self) -> impl Iterator<Item = u64> {
+        self.grpc.get().into_iter().flat_map(|counters| counters.iter().map(Counter::value))
+    }
+
     /// A connection that was carried as a whole: one that ended well counts as 2xx, so that splits of both can be compared.
     pub(crate) fn connection(&self, is_well: bool, lapse: Lapse) {
         self.classes[if is_well { 1 } else { 4 }].add(1);

@@ -46,6 +46,7 @@ impl Collector for Families {
         self.durations(&mut encoder)?;
         self.failures(&mut encoder)?;
         self.spilled(&mut encoder)?;
+        self.grpc(&mut encoder)?;
         self.clusters(&mut encoder)?;
         self.endpoints(&mut encoder)?;
         self.listeners(&mut encoder)?;
@@ -191,6 +192,29 @@ impl Families {
                 let route = key.route.to_string();
                 let labels =
                     [("route", route.as_str()), ("arm", key.arm.as_str()), ("cluster", key.cluster.as_str())];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn grpc(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Calls of gRPC by status";
+        let mut family = encoder.encode_descriptor("weir_grpc_calls", help, None, MetricType::Counter)?;
+        self.0.arms().iter().try_for_each(|(key, cells)| {
+            let mut sums = [0; 17];
+            for cell in cells {
+                cell.grpc_calls().zip(&mut sums).for_each(|(count, sum)| *sum += count);
+            }
+            let route = key.route.to_string();
+            for (status, count) in sums.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+                let status = status.to_string();
+                let labels = [
+                    ("route", route.as_str()),
+                    ("arm", key.arm.as_str()),
+                    ("cluster", key.cluster.as_str()),
+                    ("grpc_status", status.as_str()),
+                ];
                 ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
             }
             Ok(())

@@ -646,6 +646,10 @@ pub mod route_action {
     pub struct MaxStreamDuration {
         #[prost(message, optional, tag = "1")]
         pub max_stream_duration: ::core::option::Option<::prost_types::Duration>,
+        #[prost(message, optional, tag = "2")]
+        pub grpc_timeout_header_max: ::core::option::Option<::prost_types::Duration>,
+        #[prost(message, optional, tag = "3")]
+        pub grpc_timeout_header_offset: ::core::option::Option<::prost_types::Duration>,
     }
     impl ::prost::Name for MaxStreamDuration {
         const NAME: &'static str = "MaxStreamDuration";

@@ -261,6 +261,10 @@ pub struct RouteOptions {
     pub idle_timeout: Option<Duration>,
     /// A whole exchange, instead of the listener's; zero is any time.
     pub exchange: Option<Duration>,
+    /// The most that `grpc-timeout` may ask for; anything where unset or zero (`grpc_timeout_header_max`).
+    pub grpc_timeout_max: Option<Duration>,
+    /// What is taken off it, so that our answer comes before the client gives up (`grpc_timeout_header_offset`).
+    pub grpc_timeout_offset: Duration,
     /// Which circuit breakers it counts against.
     pub priority: Priority,
     /// Protocols that may be switched to, or not, whatever the listener says.

@@ -50,12 +50,13 @@ pub(super) fn forward(
         Some(Duration::ZERO) => RouteTimeout::Never,
         Some(time) => RouteTimeout::Whole(time),
     };
-    let exchange = match max_stream_duration {
-        Some(MaxStreamDuration { max_stream_duration: Some(time) }) => {
-            Some(duration(time).at("max_stream_duration.max_stream_duration")?)
-        }
-        Some(MaxStreamDuration { max_stream_duration: None }) | None => None,
-    };
+    let MaxStreamDuration { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset } =
+        max_stream_duration.unwrap_or_default();
+    let time_of =
+        |field: &str, time: Option<_>| time.map(duration).transpose().at(field).at("max_stream_duration");
+    let exchange = time_of("max_stream_duration", max_stream_duration)?;
+    let grpc_timeout_max = time_of("grpc_timeout_header_max", grpc_timeout_header_max)?;
+    let grpc_timeout_offset = time_of("grpc_timeout_header_offset", grpc_timeout_header_offset)?;
     let mut terminates_connect = false;
     let upgrades = each("upgrade_configs", upgrade_configs, |config| {
         let UpgradeConfig { upgrade_type, enabled, connect_config } = config;
@@ -72,6 +73,8 @@ pub(super) fn forward(
         timeout,
         idle_timeout: idle_timeout.map(duration).transpose().at("idle_timeout")?,
         exchange,
+        grpc_timeout_max,
+        grpc_timeout_offset: grpc_timeout_offset.unwrap_or_default(),
         priority: super::cluster::priority(priority).at("priority")?,
         upgrades,
         terminates_connect,

@@ -1,0 +1,219 @@
+//! gRPC through the proxy, with the stock client and server of `grpcio`.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use tests::{Proxy, Setup};
+
+/// Methods that echo, fail, dawdle and stream. Messages are bytes.
+const SERVER: &str = r#"
+import grpc, sys, time
+from concurrent import futures
+name = sys.argv[1]
+def echo(request, context):
+    context.set_trailing_metadata((("served-by", name),))
+    return request
+def fail(request, context):
+    context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not so fast: 100 %")
+def slow(request, context):
+    time.sleep(float(request))
+    return request
+def many(request, context):
+    for i in range(int(request)):
+        yield b"%d" % i
+def collect(requests, context):
+    return b",".join(requests)
+def talk(requests, context):
+    for request in requests:
+        yield request + b"!"
+unary = lambda f: grpc.unary_unary_rpc_method_handler(f)
+handlers = {
+    "Echo": unary(echo), "Fail": unary(fail), "Slow": unary(slow),
+    "Many": grpc.unary_stream_rpc_method_handler(many),
+    "Collect": grpc.stream_unary_rpc_method_handler(collect),
+    "Talk": grpc.stream_stream_rpc_method_handler(talk),
+}
+server = grpc.server(futures.ThreadPoolExecutor(16))
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
+print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+server.start()
+server.wait_for_termination()
+"#;
+
+/// Runs with `call` and friends defined; a failed assertion is the test's.
+const CLIENT: &str = r#"
+import grpc, queue, sys, time
+channel = grpc.insecure_channel("127.0.0.1:" + sys.argv[1])
+path = lambda method: "/test.Echo/" + method
+def call(method, request, **more):
+    return channel.unary_unary(path(method)).with_call(request, timeout=more.pop("timeout", 10), **more)
+def code(method, request, **more):
+    try:
+        call(method, request, **more)
+        return "OK", ""
+    except grpc.RpcError as error:
+        return error.code().name, error.details()
+"#;
+
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A Python that has `grpcio`; none where it was not installed.
+fn python() -> Option<PathBuf> {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/tools/grpc/bin/python");
+    let found = std::env::var_os("GRPC_PYTHON").map_or(own, PathBuf::from);
+    if found.exists() {
+        return Some(found);
+    }
+    eprintln!("left out: no Python with grpcio (GRPC_PYTHON)");
+    None
+}
+
+fn server(python: &PathBuf, name: &str) -> Server {
+    let mut child = Command::new(python)
+        .args(["-c", SERVER, name])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the server starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a port");
+    Server { port: line.trim().parse().expect("a port"), child }
+}
+
+fn client(python: &PathBuf, port: u16, script: &str) {
+    let mut child = Command::new("timeout")
+        .arg("60")
+        .arg(python)
+        .args(["-", &port.to_string()])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the client starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(CLIENT.as_bytes()).and_then(|()| stdin.write_all(script.as_bytes())).expect("written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn proxy(servers: &[(&str, &Server)], routes: &str) -> Proxy {
+    let clusters = servers
+        .iter()
+        .map(|(name, server)| (*name, ([127, 0, 0, 1], server.port).into(), "http2_protocol_options: {}"));
+    let setup = Setup { clusters: clusters.collect(), ..Setup::default() };
+    setup.routes(routes).start()
+}
+
+#[test]
+fn every_kind_of_call_goes_through() {
+    let Some(python) = python() else { return };
+    let server = server(&python, "a");
+    let proxy = proxy(&[("c", &server)], "{ match: { prefix: /, grpc: {} }, route: { cluster: c } }");
+    client(
+        &python,
+        proxy.port,
+        r#"
+answer, it = call("Echo", b"hello")
+assert answer == b"hello"
+assert ("served-by", "a") in [tuple(x) for x in it.trailing_metadata()], it.trailing_metadata()
+large = b"x" * 3_000_000
+assert call("Echo", large)[0] == large
+assert code("Fail", b"") == ("FAILED_PRECONDITION", "not so fast: 100 %")
+assert code("Nothing", b"")[0] == "UNIMPLEMENTED"
+assert list(channel.unary_stream(path("Many"))(b"1000")) == [b"%d" % i for i in range(1000)]
+assert channel.stream_unary(path("Collect"))(iter([b"a", b"b", b"c"])) == b"a,b,c"
+# One message at a time, each answered before the next is sent.
+sent = queue.Queue()
+answers = channel.stream_stream(path("Talk"))(iter(sent.get, None))
+for i in range(20):
+    sent.put(b"%d" % i)
+    assert next(answers) == b"%d!" % i
+sent.put(None)
+assert list(answers) == []
+"#,
+    );
+    let calls = |status: u8| {
+        proxy.metric(&format!(
+            "weir_grpc_calls_total{{route=\"r/all/#0\",arm=\"c\",cluster=\"c\",grpc_status=\"{status}\"}}"
+        ))
+    };
+    tests::eventually("all are counted", || (calls(0) == 5).then_some(()));
+    assert_eq!((calls(9), calls(12)), (1, 1), "{}", proxy.page("/metrics"));
+}
+
+#[test]
+fn deadlines_are_kept_and_the_proxys_own_words_are_a_status() {
+    let Some(python) = python() else { return };
+    let server = server(&python, "a");
+    let routes = "{ match: { path: /test.Echo/Echo }, route: { cluster: gone } },
+        { match: { path: /test.Echo/Slow, headers: [ { name: short, present_match: true } ] }, route: { cluster: c,
+          max_stream_duration: { grpc_timeout_header_max: 0.2s } } },
+        { match: { path: /test.Echo/Slow }, route: { cluster: c } }";
+    let nobody = ([127, 0, 0, 1], 1).into();
+    let setup = Setup {
+        clusters: vec![
+            ("c", ([127, 0, 0, 1], server.port).into(), "http2_protocol_options: {}"),
+            ("gone", nobody, "http2_protocol_options: {}"),
+        ],
+        ..Setup::default()
+    };
+    let proxy = setup.routes(routes).start();
+    client(
+        &python,
+        proxy.port,
+        r#"
+assert code("Slow", b"0.1") == ("OK", "")
+began = time.time()
+status, words = code("Slow", b"5", timeout=20, metadata=(("short", "1"),))
+assert status == "DEADLINE_EXCEEDED" and "max_stream_duration" in words, (status, words)
+assert time.time() - began < 4
+assert code("Slow", b"5", timeout=0.3)[0] == "DEADLINE_EXCEEDED"
+assert code("Echo", b"") == ("UNAVAILABLE", "no connection to the endpoint")
+assert code("Many", b"") == ("UNIMPLEMENTED", "no route matches this request")
+"#,
+    );
+    proxy.settles("weir_failures_total{reason=\"connect_failed\",flag=\"UF\"}", 1);
+}
+
+#[test]
+fn calls_are_split_by_weight_and_method_over_one_connection() {
+    let Some(python) = python() else { return };
+    let (a, b) = (server(&python, "a"), server(&python, "b"));
+    let routes = "{ match: { path: /test.Echo/Echo, headers: [ { name: canary, string_match: { exact: 'yes' } } ] }, route: { cluster: b } },
+        { match: { prefix: /test.Echo/ }, route: { weighted_clusters: { clusters: [ { name: a, weight: 3 }, { name: b, weight: 1 } ] } } }";
+    let proxy = proxy(&[("a", &a), ("b", &b)], routes);
+    client(
+        &python,
+        proxy.port,
+        r#"
+served = lambda **more: dict(call("Echo", b"x", **more)[1].trailing_metadata())["served-by"]
+names = [served() for _ in range(40)]
+assert names.count("b") == 10, names
+assert all(served(metadata=(("canary", "yes"),)) == "b" for _ in range(5))
+"#,
+    );
+}
+
+#[test]
+fn a_server_that_dies_is_unavailable() {
+    let Some(python) = python() else { return };
+    let first = server(&python, "a");
+    let proxy = proxy(&[("c", &first)], "{ match: { prefix: / }, route: { cluster: c } }");
+    client(&python, proxy.port, "assert code(\"Echo\", b\"\")[0] == \"OK\"\n");
+    drop(first);
+    client(
+        &python,
+        proxy.port,
+        "assert code(\"Echo\", b\"\")[0] == \"UNAVAILABLE\", code(\"Echo\", b\"\")\n",
+    );
+}
