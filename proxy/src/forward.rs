@@ -139,7 +139,7 @@ async fn exchange_with_upstream(
     let cluster = choose_arm(cx, exchange, routed, &route, forward)?;
     let options = &forward.options;
     check_tunnel(cx, exchange, options)?;
-    let plan = Plan::new(cx, &cluster, options, &exchange.request);
+    let plan = Plan::new(cx, &cluster, options, &exchange.request, &exchange.from_client);
     let labels = forward.split.arms[routed.arm].subset.as_deref();
     let Picked { endpoint, pool, link } = cluster.pick(cx, labels)?;
     routed.pool = Some(pool.clone());

@@ -19,6 +19,7 @@ mod exchange;
 mod explain;
 mod files;
 mod forward;
+mod grpc_web;
 mod http2;
 mod listener;
 mod offline;

@@ -125,6 +125,17 @@ impl Drop for StreamPlace {
     }
 }
 
+impl Upstream {
+    /// Lays a protocol over it; it serves nothing else then.
+    pub(crate) fn layer(self, over: impl FnOnce(Socket) -> Socket) -> Self {
+        let hold = match self.hold {
+            Hold::Connection { _place } => Hold::Client { _place },
+            hold => hold,
+        };
+        Self { socket: over(self.socket), hold, ..self }
+    }
+}
+
 /// A connection in use.
 #[derive(Debug)]
 pub(crate) struct Leased {

@@ -217,3 +217,57 @@ fn a_server_that_dies_is_unavailable() {
         "assert code(\"Echo\", b\"\")[0] == \"UNAVAILABLE\", code(\"Echo\", b\"\")\n",
     );
 }
+
+#[test]
+fn browsers_speak_grpc_web_in_bytes_and_in_text() {
+    let Some(python) = python() else { return };
+    let server = server(&python, "a");
+    let setup = Setup {
+        clusters: vec![("c", ([127, 0, 0, 1], server.port).into(), "http2_protocol_options: {}")],
+        filters: "- { name: web, typed_config: { '@type': type.googleapis.com/envoy.extensions.filters.http.grpc_web.v3.GrpcWeb } }",
+        ..Setup::default()
+    };
+    let proxy = setup.routes("{ match: { prefix: / }, route: { cluster: c } }").start();
+    client(
+        &python,
+        proxy.port,
+        r#"
+import base64, http.client, struct
+def web(method, *messages, text=False):
+    body = b"".join(struct.pack(">BI", 0, len(m)) + m for m in messages)
+    kind = "application/grpc-web-text" if text else "application/grpc-web+proto"
+    connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=10)
+    connection.request("POST", path(method), base64.b64encode(body) if text else body, {"Content-Type": kind, "X-Grpc-Web": "1"})
+    response = connection.getresponse()
+    assert response.status == 200, response.status
+    got, kind = response.read(), response.getheader("Content-Type")
+    assert kind.startswith("application/grpc-web-text" if text else "application/grpc-web+"), kind
+    if text:
+        # Each piece may be padded.
+        pieces, at = b"", 0
+        while at < len(got):
+            pieces += base64.b64decode(got[at:at + 4]); at += 4
+        got = pieces
+    frames = []
+    while got:
+        flag, length = struct.unpack(">BI", got[:5])
+        frames.append((flag, got[5:5 + length]))
+        got = got[5 + length:]
+    trailers = dict(line.split(":", 1) for line in frames[-1][1].decode().split("\r\n") if line) if frames and frames[-1][0] == 128 else {}
+    trailers = {k.strip().lower(): v.strip() for k, v in trailers.items()}
+    status = trailers.get("grpc-status", response.getheader("grpc-status"))
+    return [data for flag, data in frames if flag == 0], status, trailers
+for text in (False, True):
+    answer, status, trailers = web("Echo", b"hello", text=text)
+    assert (answer, status) == ([b"hello"], "0"), (answer, status)
+    assert trailers["served-by"] == "a", trailers
+    large = bytes(range(256)) * 2000
+    assert web("Echo", large, text=text)[0] == [large]
+    assert web("Many", b"100", text=text)[0] == [b"%d" % i for i in range(100)]
+    assert web("Fail", b"", text=text)[1] == "9"
+    assert web("Nothing", b"", text=text)[1] == "12"
+# Without the bridge's word for it, gRPC itself goes through as ever.
+assert call("Echo", b"hello")[0] == b"hello"
+"#,
+    );
+}

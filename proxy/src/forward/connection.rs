@@ -74,7 +74,7 @@ async fn carry(
     let route = find_route(cx, exchange, routed)?;
     let Action::Forward(forward) = &route.config().action else { return Err(Reason::NoRoute.into()) };
     let cluster = choose_arm(cx, exchange, routed, &route, forward)?;
-    let mut plan = Plan::new(cx, &cluster, &forward.options, &exchange.request);
+    let mut plan = Plan::new(cx, &cluster, &forward.options, &exchange.request, b"");
     plan.tunnel = Some(Tunnel::Terminated);
     let labels = forward.split.arms[routed.arm].subset.as_deref();
     let mut left = options.attempts;

@@ -6,6 +6,7 @@ use proxy_core::config::{BodyRate, RouteOptions, RouteTimeout, UpstreamProtocol}
 use proxy_core::http1::{HeaderId, Limits, Method, RequestHead, ResponseHead};
 
 use super::RequestContext;
+use crate::grpc_web::Form;
 use crate::upstream::Protocol;
 use crate::worker::view::ClusterView;
 
@@ -24,6 +25,8 @@ pub(super) struct Plan<'a> {
     pub(super) response_limits: Limits,
     /// What the endpoint is spoken to in.
     pub(super) protocol: Protocol,
+    /// The request is gRPC-web, and its endpoint speaks gRPC.
+    pub(super) web: Option<Form>,
     /// The request asks for a tunnel, and may have one.
     pub(super) tunnel: Option<Tunnel>,
 }
@@ -45,6 +48,7 @@ impl<'a> Plan<'a> {
         cluster: &'a ClusterView,
         options: &'a RouteOptions,
         request: &RequestHead,
+        buffer: &[u8],
     ) -> Self {
         let http = cx.http();
         let timeouts = &http.timeouts;
@@ -89,6 +93,7 @@ impl<'a> Plan<'a> {
             tunnel_idle: own(limits.and_then(|l| l.tunnel_idle), timeouts.tunnel_idle),
             buffer_bytes: connections.buffer_bytes.unwrap_or(http.buffer_bytes),
             response_limits,
+            web: if request.is_grpc && http.bridges_grpc_web { Form::of(buffer, request) } else { None },
             protocol: match connections.protocol {
                 // A CONNECT that ends here leaves the endpoint with bytes alone.
                 _ if tunnel == Some(Tunnel::Terminated) => Protocol::Http1,

@@ -15,6 +15,7 @@ use super::observe::{observe, record};
 use super::{Next, Reason, RequestContext, Routed, edits};
 use crate::deadline::Limit;
 use crate::exchange::Exchange;
+use crate::grpc_web::Form;
 use crate::socket::Socket;
 use crate::telemetry::Lapse;
 
@@ -112,7 +113,8 @@ pub(super) async fn answer(
             }
             // A client of gRPC reads no status but its own.
             (Some(reason), _) if exchange.request.is_grpc && reason != Reason::UnescapedPath => {
-                grpc(http, &record, reason.words(), &edits, &mut out)
+                let web = http.bridges_grpc_web.then(|| Form::of(&exchange.from_client, &exchange.request));
+                grpc(http, &record, reason.words(), web.flatten().is_some(), &edits, &mut out)
             }
             (None, _) => local_reply(http, &record, "", method, &edits, &mut out),
             (Some(reason), _) => local_reply(http, &record, reason.words(), method, &edits, &mut out),
@@ -196,6 +198,7 @@ fn grpc(
     http: &HttpOptions,
     record: &Record<'_>,
     text: &str,
+    is_web: bool,
     edits: &ResponseEdits<'_>,
     out: &mut Vec<u8>,
 ) -> (u16, u64) {
@@ -206,7 +209,8 @@ fn grpc(
     added.extend_from_slice(edits.added);
     grpc::write_status(grpc::status_of(reply.status), words, &mut added);
     let edits = ResponseEdits { added: &added, ..*edits };
-    let written = LocalReply { status: 200, content_type: "application/grpc", body: b"", is_head: false };
+    let content_type = if is_web { "application/grpc-web+proto" } else { "application/grpc" };
+    let written = LocalReply { status: 200, content_type, body: b"", is_head: false };
     out.clear();
     write_local_reply(out, &written, &edits);
     (200, 0)

@@ -12,6 +12,7 @@ use super::relay::{self, Received, UploadView};
 use super::tunnel::{self, Carried};
 use super::{Finished, Reason, RequestContext, Routed, upload};
 use crate::exchange::Exchange;
+use crate::grpc_web::Bridge;
 use crate::socket::Socket;
 use crate::upstream::{Demand, Leased, Link, Pool, Protocol};
 
@@ -149,6 +150,14 @@ async fn send_on(
     upload: &mut Upload,
 ) -> Result<Finished, Broken> {
     let mut upstream = leased.upstream;
+    let mut web_status = None;
+    if let Some(form) = plan.web {
+        upstream = upstream.layer(|socket| {
+            let (bridge, status) = Bridge::over(socket, form);
+            web_status = Some(status);
+            bridge
+        });
+    }
     if let Err(untouched) = write_first(cx, plan, &mut upstream.socket, &exchange.out).await {
         return Err(Broken { reason: Reason::UpstreamReset, unanswered: true, untouched });
     }
@@ -162,6 +171,9 @@ async fn send_on(
     };
     if received.switched {
         return Ok(open_tunnel(cx, plan, &mut upstream.socket, client, exchange, upload.used).await);
+    }
+    if let Some(status) = web_status {
+        exchange.progress.grpc_status = exchange.progress.grpc_status.or(status.get());
     }
     let Received { failure, client_reusable, ends_with_close, .. } = received;
     if received.upstream_reusable && upload.sent {

@@ -48,6 +48,8 @@ pub struct HttpOptions {
     pub buffer_bytes: usize,
     /// Protocols that may be switched to, in lower case, `connect` among them, each on or off by default.
     pub upgrades: Vec<(Box<str>, bool)>,
+    /// Whether gRPC-web is taken from clients, for endpoints that speak gRPC (`grpc_web`).
+    pub bridges_grpc_web: bool,
     /// What the proxy answers itself.
     pub local_replies: LocalReplies,
     /// Where requests are told of.
@@ -141,6 +143,7 @@ impl HttpOptions {
             connections_per_source: Some(SourceLimit { connections: 1_000, includes_loopback: false }),
             buffer_bytes: 32 << 10,
             upgrades: Vec::new(),
+            bridges_grpc_web: false,
             local_replies: LocalReplies::default(),
             access_logs: Vec::new(),
         }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Name as _;
 use xds_proto::envoy::config::core::v3 as core_proto;
 use xds_proto::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
+use xds_proto::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use xds_proto::envoy::extensions::filters::http::router::v3::Router;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_proto;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
@@ -227,6 +229,11 @@ fn filters(mut filters: Vec<hcm_proto::HttpFilter>, options: &mut HttpOptions) -
         let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
         if type_url::message_name(&any.type_url) == "envoy.extensions.filters.http.router.v3.Router" {
             return Err(Fault::new("the router must be the last filter"));
+        }
+        if type_url::message_name(&any.type_url) == GrpcWeb::full_name() {
+            let GrpcWeb {} = unpack(&any).at("typed_config")?;
+            options.bridges_grpc_web = !disabled;
+            return Ok(());
         }
         let limits = unpack(&any).at("typed_config")?;
         if disabled { Ok(()) } else { self::limits(limits, options).at("typed_config") }
