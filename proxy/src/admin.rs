@@ -1,19 +1,24 @@
 //! The admin ports: a read-only one, which changes nothing, whatever is asked, and a privileged one, which is a Unix
 //! socket or wants a token.
 
+mod health;
 mod pages;
 mod privileged;
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::rc::Rc;
 
 use http_body_util::Full;
+use http_body_util::combinators::BoxBody;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 
 use crate::controller::{Controller, SharedController};
 use crate::explain::Ask;
@@ -55,18 +60,35 @@ pub(crate) async fn serve(controller: SharedController, acceptor: Acceptor, desk
 
 async fn connection(controller: SharedController, desk: Rc<Desk>, socket: crate::socket::Socket) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = match &*desk {
-            Desk::ReadOnly => read(&controller, &request),
-            Desk::Privileged(privileged) => privileged.answer(&controller, &request),
+        let is_serving = health::is_serving(&controller.borrow());
+        let (page, call) = match &*desk {
+            Desk::ReadOnly if health::is_call(&request) => (None, Some(request)),
+            Desk::ReadOnly => (Some(read(&controller, &request)), None),
+            Desk::Privileged(privileged) => (Some(privileged.answer(&controller, &request)), None),
         };
-        async move { Ok::<_, Infallible>(response) }
+        async move {
+            Ok::<_, Infallible>(match (page, call) {
+                (_, Some(call)) => health::answer(is_serving, call).await,
+                (Some(page), None) => page.map(BoxBody::new),
+                (None, None) => Response::new(BoxBody::default()),
+            })
+        }
     });
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(socket), service)
-        .await;
+    let mut builder = auto::Builder::new(OnThisThread);
+    builder.http1().timer(TokioTimer::new());
+    let served = builder.serve_connection(TokioIo::new(socket), service).await;
     if let Err(error) = served {
         tracing::debug!(%error, "an admin connection broke");
+    }
+}
+
+/// Tasks of a connection stay on the controller's thread.
+#[derive(Clone, Copy)]
+struct OnThisThread;
+
+impl<F: Future + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, task: F) {
+        drop(tokio::task::spawn_local(async move { drop(task.await) }));
     }
 }
 

@@ -187,7 +187,7 @@ impl Http2 {
             Ok(count) => {
                 self.buffer.extend_from_slice(&chunk[..count]);
                 while let Some(frame) = self.frame() {
-                    self.take(frame);
+                    self.take(&frame);
                 }
                 return true;
             }
@@ -214,7 +214,7 @@ impl Http2 {
         Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
-    fn take(&mut self, frame: Frame) {
+    fn take(&mut self, frame: &Frame) {
         let code = |at: usize| {
             let bytes = frame.payload.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
             u32::from_be_bytes(bytes.unwrap_or_default())

@@ -271,3 +271,20 @@ assert call("Echo", b"hello")[0] == b"hello"
 "#,
     );
 }
+
+#[test]
+fn the_proxy_tells_its_own_health() {
+    let Some(python) = python() else { return };
+    let server = server(&python, "a");
+    let mut proxy = proxy(&[("c", &server)], "{ match: { prefix: / }, route: { cluster: c } }");
+    let ask = |word: &str| {
+        let script = format!(
+            "method = channel.unary_unary('/grpc.health.v1.Health/Check')\nassert method(b'', timeout=5) == bytes([8, {word}])\n\
+             assert code('Echo', b'')[0] == 'UNIMPLEMENTED'\n"
+        );
+        client(&python, proxy.admin, &script);
+    };
+    ask("1");
+    proxy.process.signal("TERM");
+    proxy.process.wait();
+}

@@ -434,7 +434,7 @@ fn what_cannot_be_used_is_refused_with_its_place_and_words() {
     let (pki, other) = (Pki::new(folder.path(), "ca"), Pki::new(folder.path(), "other"));
     let (leaf, second) = (pki.leaf("leaf", &["a.test"]), other.leaf("second", &["a.test"]));
     let gone = Leaf { key: folder.path().join("gone.key"), ..leaf.clone() };
-    let mixed = Leaf { key: second.key.clone(), ..leaf.clone() };
+    let mixed = Leaf { key: second.key, ..leaf.clone() };
     let old = pki.expired("old", &["a.test"]);
     let empty = folder.path().join("empty.pem");
     std::fs::write(&empty, "nothing\n").expect("written");

@@ -25,6 +25,9 @@ pub struct ConnectionFacts<'a> {
     pub source: Option<(IpAddr, u16)>,
 }
 
+/// How well a chain fits a connection in one respect; none where it does not.
+type Step<'a> = dyn Fn(&ChainMatch) -> Option<usize> + 'a;
+
 /// The chain that serves a connection, by its index. Cost: one look at each chain for each step.
 pub fn choose(chains: &[FilterChain], facts: &ConnectionFacts<'_>) -> Option<usize> {
     let default = chains.len().checked_sub(1).filter(|last| chains[*last].matching.is_none());
@@ -33,7 +36,7 @@ pub fn choose(chains: &[FilterChain], facts: &ConnectionFacts<'_>) -> Option<usi
     }
     let mut left: Vec<(usize, &ChainMatch)> =
         chains.iter().enumerate().filter_map(|(i, chain)| Some((i, chain.matching.as_ref()?))).collect();
-    let steps: [&dyn Fn(&ChainMatch) -> Option<usize>; 9] = [
+    let steps: [&Step<'_>; 9] = [
         &|m| any_or(m.destination_port, |port| facts.destination.is_some_and(|(_, wanted)| wanted == port)),
         &|m| within(&m.destinations, facts.destination.map(|(address, _)| address)),
         &|m| named(&m.server_names, facts.server_name),

@@ -64,6 +64,7 @@ impl Upload {
 }
 
 /// Sends the request and passes the response back.
+#[allow(clippy::too_many_arguments)]
 pub(super) async fn send(
     cx: &RequestContext<'_>,
     plan: &Plan<'_>,

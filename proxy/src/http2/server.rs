@@ -114,6 +114,7 @@ async fn shake_hands(connection: &Connection, wire: &Wire, http: &HttpOptions) -
     connection.deadlines.guard(work.as_mut()).await.ok().flatten()
 }
 
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Event {
     Request(Request),
     Ended,

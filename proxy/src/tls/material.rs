@@ -82,7 +82,7 @@ pub(super) fn validation_of(source: &ValidationSource) -> Result<Validation, Tls
 }
 
 fn secret(name: &str, path: &Arc<str>) -> Result<Secret, TlsError> {
-    let (response, source) = files::read(path, type_url::SECRET).map_err(|error| TlsError(error.clone()))?;
+    let (response, source) = files::read(path, type_url::SECRET).map_err(TlsError)?;
     for resource in &response.resources {
         let accepted =
             translate::secret(resource).map_err(|rejection| TlsError(source.describe(&rejection)))?;

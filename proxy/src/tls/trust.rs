@@ -139,7 +139,8 @@ impl Trust {
         }
         let pinned =
             self.key_pins.contains(identity.key_hash()) || self.certificate_pins.contains(identity.hash());
-        if !(self.key_pins.is_empty() && self.certificate_pins.is_empty()) && !pinned {
+        let asks_for_pin = !self.key_pins.is_empty() || !self.certificate_pins.is_empty();
+        if asks_for_pin && !pinned {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
         let takes = |wanted: &NameMatch| identity.names().any(|(kind, name)| wanted.takes(kind, name));

@@ -227,7 +227,7 @@ impl Layer for Stream {
         match &mut self.phase {
             Phase::Fresh => {}
             Phase::Asked { outgoing, .. } | Phase::Answered { outgoing, .. } => {
-                outgoing.reset(Reason::CANCEL)
+                outgoing.reset(Reason::CANCEL);
             }
         }
     }

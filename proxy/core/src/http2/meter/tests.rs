@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "the tests need a time to begin with")]
+
 use super::*;
 
 fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {

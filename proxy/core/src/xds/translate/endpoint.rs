@@ -120,8 +120,8 @@ fn endpoint(message: endpoint_proto::LbEndpoint, address: ReadAddress<'_>) -> Tr
 }
 
 /// The labels in a message's metadata. Only texts, numbers and truth values can be compared.
-pub(super) fn lb_labels(metadata: Metadata) -> Translated<Labels> {
-    labels_under(&metadata, LB)
+pub(super) fn lb_labels(metadata: &Metadata) -> Translated<Labels> {
+    labels_under(metadata, LB)
 }
 
 fn labels_under(metadata: &Metadata, key: &str) -> Translated<Labels> {

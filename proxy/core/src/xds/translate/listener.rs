@@ -215,7 +215,7 @@ fn chain_match(message: listener_proto::FilterChainMatch) -> Translated<Option<C
     let matching = ChainMatch {
         destination_port: destination_port.map(port).transpose().at("destination_port")?,
         destinations: each("prefix_ranges", prefix_ranges, range)?,
-        server_names: each("server_names", server_names, server_name)?,
+        server_names: each("server_names", server_names, |name| server_name(&name))?,
         transport: match transport_protocol.as_str() {
             "" => None,
             "tls" => Some(TransportProtocol::Tls),
@@ -238,7 +238,7 @@ fn chain_match(message: listener_proto::FilterChainMatch) -> Translated<Option<C
     Ok((matching != ChainMatch::default()).then_some(matching))
 }
 
-fn server_name(name: String) -> Translated<ServerName> {
+fn server_name(name: &str) -> Translated<ServerName> {
     let name = name.to_ascii_lowercase();
     let suffix = name.strip_prefix('*');
     if name.is_empty()

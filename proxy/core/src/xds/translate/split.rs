@@ -31,7 +31,7 @@ pub(super) fn split(
     metadata_match: Option<Metadata>,
     hash_policy: Vec<WireHashPolicy>,
 ) -> Translated<Split> {
-    let labels = metadata_match.map(|m| lb_labels(m).at("metadata_match")).transpose()?.unwrap_or_default();
+    let labels = metadata_match.map(|m| lb_labels(&m).at("metadata_match")).transpose()?.unwrap_or_default();
     let hashes = each("hash_policy", hash_policy, self::hash_policy)?;
     let lone = |cluster: ClusterRef, name: &str| Arm {
         cluster,
@@ -128,7 +128,7 @@ fn arm(message: ClusterWeight, common: &Labels, seen: &mut HashMap<String, u32>)
     let mut labels = common.clone();
     if let Some(metadata) = metadata_match {
         // The arm's own win.
-        labels.extend(lb_labels(metadata).at("metadata_match")?);
+        labels.extend(lb_labels(&metadata).at("metadata_match")?);
     }
     let host = match host_rewrite_specifier {
         None => None,

@@ -38,7 +38,7 @@ pub(super) fn proxy(
     if stat_prefix.is_empty() {
         return Err(Fault::new("is required").under("stat_prefix"));
     }
-    let subset = metadata_match.map(endpoint::lb_labels).transpose().at("metadata_match")?;
+    let subset = metadata_match.as_ref().map(endpoint::lb_labels).transpose().at("metadata_match")?;
     let mut arms = match required("cluster or weighted_clusters", cluster_specifier)? {
         ClusterSpecifier::Cluster(name) => {
             named(&name).map_err(|_| Fault::new("is required").under("cluster"))?;
@@ -80,7 +80,8 @@ fn weighted(clusters: Vec<ClusterWeight>) -> Translated<Vec<Arm>> {
     let arms = each("clusters", clusters, |ClusterWeight { name, weight, metadata_match }| {
         named(&name)?;
         let mut arm = Arm::new(name.as_str(), name.as_str(), weight);
-        arm.subset = metadata_match.map(endpoint::lb_labels).transpose().at("metadata_match")?.map(Arc::new);
+        arm.subset =
+            metadata_match.as_ref().map(endpoint::lb_labels).transpose().at("metadata_match")?.map(Arc::new);
         Ok(arm)
     })?;
     if arms.iter().map(|arm| u64::from(arm.weight.0)).sum::<u64>() == 0 {
