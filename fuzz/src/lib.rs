@@ -230,3 +230,87 @@ pub fn document(bytes: &[u8]) {
         assert_eq!(json::to_json(name, &again.0).ok(), Some(shown));
     }
 }
+
+/// The frame meter: what it makes of bytes does not depend on where they are cut.
+pub fn frame_meter(bytes: &[u8], cut: usize) {
+    use proxy_core::http2::{Meter, MeterLimits, PREFACE, Side};
+
+    let limits =
+        MeterLimits { resets: 3, continuations: 2, block_bytes: 64, fields: 8, ..MeterLimits::INGRESS };
+    let now = std::time::Instant::now();
+    let run = |pieces: &[&[u8]]| {
+        let mut meter = Meter::new(Side::Server, limits);
+        meter.received(PREFACE, now).expect("the preface is no flood");
+        pieces.iter().any(|piece| meter.received(piece, now).is_err())
+    };
+    let (first, second) = bytes.split_at(cut.min(bytes.len()));
+    assert_eq!(run(&[bytes]), run(&[first, second]), "cut at {cut}");
+}
+
+/// A request of HTTP/2, made of lines: method, target, then fields. What is written of it as HTTP/1.1 is one head and nothing
+/// more, and says the same when it is read back; or it is refused.
+pub fn http2_request(bytes: &[u8]) {
+    use proxy_core::http2::{BodyForm, Tunnel, request_parts, write_request};
+
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let (Some(method), Some(target)) = (lines.next(), lines.next()) else { return };
+    let mut builder = http::Request::builder().method(method).uri(target);
+    for line in lines {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        builder = builder.header(&line[..colon], &line[colon + 1..]);
+    }
+    let Ok(request) = builder.body(()) else { return };
+    let (parts, ()) = request.into_parts();
+    let tunnel = Tunnel { protocol: None, websocket_key: "" };
+    for ended in [true, false] {
+        let mut text = Vec::new();
+        let Ok(form) = write_request(&mut text, &parts, ended, tunnel) else { continue };
+        let mut head = RequestHead::default();
+        let Ok(whole) = parse_request(&text, &RequestRules::default(), &mut head) else { continue };
+        assert!(whole && head.len == text.len(), "one head and nothing more");
+        assert!(!ended || !head.framing.has_body(), "what has ended has no body");
+        assert!((form == BodyForm::Chunked) == (head.framing == RequestFraming::Chunked));
+        let Ok(back) = request_parts(&text, &head, false) else { continue };
+        assert_eq!(back.method(), &parts.method);
+        let path = |uri: &http::Uri| uri.path_and_query().map(|path| path.as_str().to_owned());
+        if let (Some(sent), Some(read)) = (path(&parts.uri), path(back.uri())) {
+            assert_eq!(sent, read, "the target is what it was");
+        }
+    }
+}
+
+/// The PROXY protocol: a header is read from its own bytes alone, and less than it is not one.
+pub fn proxy_protocol(bytes: &[u8], cut: usize) {
+    use proxy_core::config::ProxyProtocol;
+    use proxy_core::proxy_protocol::{Told, read};
+
+    let rules = ProxyProtocol { is_optional: true, v1: true, v2: true };
+    if let Ok(told @ Told::Header { length, .. }) = read(bytes, &rules) {
+        assert!(length <= bytes.len());
+        assert_eq!(read(&bytes[..length], &rules), Ok(told));
+        assert_eq!(read(&bytes[..cut % length], &rules), Ok(Told::Partial), "{} of {length}", cut % length);
+    }
+}
+
+/// A ClientHello: read or refused, however it comes in pieces, and never by a panic.
+pub fn client_hello(bytes: &[u8], cut: usize) {
+    let (first, second) = bytes.split_at(cut.min(bytes.len()));
+    let mut acceptor = rustls::server::Acceptor::default();
+    for mut piece in [first, second] {
+        while !piece.is_empty() {
+            match acceptor.read_tls(&mut piece) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                let hello = accepted.client_hello();
+                let _ = (hello.server_name(), hello.alpn().map(Iterator::count));
+                return;
+            }
+            Ok(None) => {}
+            Err(_) => return,
+        }
+    }
+}

@@ -55,6 +55,38 @@ fn the_corpus_holds() {
     }
 }
 
+/// Bytes of other protocols: frames, requests of HTTP/2 by lines, headers of the PROXY protocol, a ClientHello.
+const OTHERS: &[&[u8]] = &[
+    b"\0\0\x05\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01a\0\0\x05\0\x01\0\0\0\x01hello",
+    b"\0\0\x08\x01\x29\0\0\0\x01\x01\0\0\0\0\x10\x82\0\0\0\x01\x09\x04\0\0\0\x01\x84",
+    b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08\0\0\x08\x06\0\0\0\0\0abcdefgh\0\0\0\x04\0\0\0\0\0",
+    b"GET\nhttp://shop:80/a?b\ncookie:a=1\ncookie:b=2\nte:trailers",
+    b"POST\nhttps://u@shop/\nhost:other\ncontent-length:5\ntransfer-encoding:chunked",
+    b"CONNECT\nshop:443\nx: y",
+    b"OPTIONS\n*\nhost:a\nconnection:close, x\nupgrade:h2c",
+    b"PROXY TCP4 192.0.2.1 198.51.100.2 5 443\r\nGET / HTTP/1.1\r\n",
+    b"PROXY UNKNOWN\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x02\0\x05\x01\xbb",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0rest",
+    b"\x16\x03\x01\0\x2d\x01\0\0\x29\x03\x03abcdefghijklmnopqrstuvwxyz012345\0\0\x02\x13\x01\x01\0",
+];
+
+fn all_others(bytes: &[u8], cut: usize) {
+    fuzz::frame_meter(bytes, cut);
+    fuzz::http2_request(bytes);
+    fuzz::proxy_protocol(bytes, cut);
+    fuzz::client_hello(bytes, cut);
+}
+
+#[test]
+fn the_corpus_of_other_protocols_holds() {
+    for bytes in OTHERS {
+        for cut in 0..=bytes.len() {
+            all_others(bytes, cut);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
@@ -71,6 +103,21 @@ proptest! {
             bytes.splice(place..end, text.bytes());
         }
         all(&bytes, cut);
+    }
+
+    #[test]
+    fn changes_of_other_protocols_hold(
+        at in 0..OTHERS.len(),
+        edits in proptest::collection::vec((any::<proptest::sample::Index>(), proptest::collection::vec(any::<u8>(), 0..4), 0_usize..3), 1..4),
+        cut in 0_usize..80,
+    ) {
+        let mut bytes = OTHERS[at].to_vec();
+        for (place, text, remove) in edits {
+            let place = place.index(bytes.len() + 1);
+            let end = (place + remove).min(bytes.len());
+            bytes.splice(place..end, text);
+        }
+        all_others(&bytes, cut);
     }
 
     #[test]
