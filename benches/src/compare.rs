@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum as _};
 
+use crate::loader::Loader;
+use crate::pki;
 use crate::process::{self, OTHER_CORE, PROXY_CORE, Running};
-use crate::workload::Workload;
-use crate::wrk::Loader;
+use crate::workload::{Wire, Workload};
 use peer::Peer;
 use report::{Report, Row};
 
@@ -40,7 +41,6 @@ pub(crate) struct Flags {
 
 pub(crate) const LISTEN: u16 = 18_100;
 pub(crate) const ORIGINS: [u16; 2] = [18_101, 18_102];
-const UNIX_ORIGIN: &str = "origin.sock";
 
 pub(crate) fn run(flags: &Flags) -> Result<()> {
     let (rounds, seconds, warm_up) =
@@ -56,28 +56,37 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         Workload::Workers => (format!("{PROXY_CORE},{OTHER_CORE}"), format!("{PROXY_CORE},{OTHER_CORE}")),
         _ => (PROXY_CORE.to_string(), OTHER_CORE.to_string()),
     };
-    let origin = peer::origin(folder.path()).start_on(&other_cores)?;
+    let loader = Loader::find(folder.path());
+    if !loader.can(workload) {
+        eprintln!("left out: it takes nginx as origin, and wrk or h2load");
+        return Ok(());
+    }
+    if matches!(workload.wire(), Wire::Tls | Wire::Answered) {
+        pki::write(folder.path())?;
+    }
+    let origin = peer::origin(folder.path(), workload).start_on(&other_cores)?;
     process::wait_for_port(ORIGINS[0])?;
-    let loader = Loader::find();
     let peers = peer::all(&weir, folder.path(), workload)?;
     let mut rows: Vec<Row> = peers.iter().map(|peer| Row::new(peer.name, &peer.version)).collect();
+    let unit = workload.unit();
     for round in 1..=rounds {
         for (peer, row) in peers.iter().zip(&mut rows) {
             let run =
                 Run { workload, loader: &loader, warm_up, seconds, cores: [&proxy_cores, &other_cores] };
             let sample = run.measure(peer).with_context(|| format!("{} in round {round}", peer.name))?;
             eprintln!(
-                "round {round}/{rounds} {:<16} {:>6.2} µs a request, {:>5.2} of it user, {:>7.0}/s",
+                "round {round}/{rounds} {:<16} {:>7.2} {}, {:>6.2} of it user, {:>7.0}/s",
                 peer.name,
-                sample.cpu(),
-                sample.user(),
+                sample.cpu() * unit.factor,
+                unit.figure,
+                sample.user() * unit.factor,
                 sample.requests as f64 / seconds as f64,
             );
             row.samples.push(sample);
         }
     }
     drop(origin);
-    let report = Report { rows, workload, seconds, rounds, loader: loader.name() };
+    let report = Report { rows, workload, seconds, rounds, loader: loader.name(workload) };
     println!("{}", report.to_markdown());
     if let Some(out) = &flags.out {
         std::fs::create_dir_all(out)?;

@@ -1,15 +1,18 @@
 //! Measurements of whole processes.
 
+mod bytes;
 mod compare;
+mod handshake;
 mod load;
+mod loader;
 mod memory;
 mod open;
 mod origin;
+mod pki;
 mod process;
 mod replace;
 mod soak;
 mod workload;
-mod wrk;
 
 use clap::{Parser, Subcommand};
 
@@ -36,6 +39,10 @@ enum Command {
     Load(load::Flags),
     /// An open loop of requests at a fixed rate.
     Open(open::Flags),
+    /// Bytes over TCP, there and back or one way.
+    Bytes(bytes::Flags),
+    /// Connections of TLS, full or resumed, one request each.
+    Handshake(handshake::Flags),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -47,5 +54,7 @@ fn main() -> anyhow::Result<()> {
         Command::Soak(flags) => soak::run(&flags),
         Command::Origin(flags) => origin::run(&flags),
         Command::Load(flags) => load::run(&flags),
+        Command::Bytes(flags) => bytes::run(&flags),
+        Command::Handshake(flags) => handshake::run(&flags),
     }
 }

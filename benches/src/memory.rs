@@ -32,7 +32,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         Some(path) => path.clone(),
         None => process::build("proxy", "weir-proxy")?,
     };
-    let origin = peer::origin(folder.path()).start(OTHER_CORE)?;
+    let origin = peer::origin(folder.path(), Workload::W1).start(OTHER_CORE)?;
     process::wait_for_port(ORIGINS[0])?;
     println!(
         "| PSS | idle MiB | connections | MiB | KiB a connection | 10 s after close MiB |\n|---|---|---|---|---|---|"

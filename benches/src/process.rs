@@ -152,6 +152,11 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(extra).map(|folder| folder.join(name)).find(|p| p.is_file())
 }
 
+/// Envoy, on the path or where `ENVOY` says.
+pub(crate) fn find_envoy() -> Option<PathBuf> {
+    find("envoy").or_else(|| std::env::var_os("ENVOY").map(PathBuf::from))
+}
+
 /// What a program says of its version: the first number with a dot in it.
 pub(crate) fn version(program: &PathBuf, flag: &str) -> String {
     let Ok(output) = Command::new(program).arg(flag).output() else { return String::new() };

@@ -12,7 +12,8 @@ use tokio::net::TcpStream;
 
 use crate::compare::peer;
 use crate::compare::{LISTEN, ORIGINS};
-use crate::process::{self, Launch, OTHER_CORE, PROXY_CORE, find};
+use crate::process::{self, Launch, OTHER_CORE, PROXY_CORE, find_envoy};
+use crate::workload::Workload;
 
 /// How many routes, how often.
 #[derive(Debug, Args)]
@@ -65,11 +66,11 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         "weir",
         launch(&weir, folder.path(), &["--log-level", "error", "--drain-wait-s", "0", "--drain-time-s", "0"]),
     )];
-    if let Some(envoy) = find("envoy").or_else(|| std::env::var_os("ENVOY").map(PathBuf::from)) {
+    if let Some(envoy) = find_envoy() {
         proxies
             .push(("envoy", launch(&envoy, folder.path(), &["--disable-hot-restart", "--log-level", "off"])));
     }
-    let origin = peer::origin(folder.path()).start(OTHER_CORE)?;
+    let origin = peer::origin(folder.path(), Workload::W1).start(OTHER_CORE)?;
     process::wait_for_port(ORIGINS[0])?;
     let mut all: Vec<Vec<Outcome>> = proxies.iter().map(|_| Vec::new()).collect();
     for round in 1..=flags.rounds {

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
+use crate::loader::Loader;
 use crate::process::{self, Launch, OTHER_CORE, PROXY_CORE, Running};
 use crate::workload::Workload;
-use crate::wrk::Loader;
 
 /// How long, and how hard.
 #[derive(Debug, Args)]
@@ -76,7 +76,8 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             plane = Some(control.start(OTHER_CORE)?);
             Ok(())
         });
-        let load = Loader::find().run(GATEWAY, Workload::W1, flags.seconds, &OTHER_CORE.to_string());
+        let load =
+            Loader::find(folder.path()).run(GATEWAY, Workload::W1, flags.seconds, &OTHER_CORE.to_string());
         stop.store(true, Ordering::Relaxed);
         killing.join().expect("no panic")?;
         anyhow::Ok((load?, changing.join().expect("no panic")?))

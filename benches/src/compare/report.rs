@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Sample;
-use crate::workload::Workload;
+use crate::workload::{Wire, Workload};
 
 pub(super) struct Row {
     pub(super) name: &'static str,
@@ -44,10 +44,11 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn to_markdown(&self) -> String {
         let mut text = format!(
-            "{}. A prefix route to a 95/5 split; one worker on core 0, load ({}) and origin on core 1, unless it says \
+            "{}. {}ne worker on core 0, load ({}) and origin on core 1, unless it says \
              otherwise; medians of {} interleaved runs of {} s.\n\n",
             self.workload.title(),
-            if self.workload.rate().is_some() { "own open loop" } else { self.loader },
+            if self.workload.wire() == Wire::Answered { "O" } else { "A 95/5 split; o" },
+            self.loader,
             self.rounds,
             self.seconds
         );
@@ -55,23 +56,30 @@ impl Report {
             self.latencies(&mut text);
             return text;
         }
-        text.push_str("| | CPU µs/request | min–max | of it user | ratio | requests/s | errors |\n|---|---|---|---|---|---|---|\n");
+        let unit = self.workload.unit();
+        let _ = writeln!(
+            text,
+            "| | {} | min–max | of it user | ratio | {}/s | errors |\n|---|---|---|---|---|---|---|",
+            unit.figure, unit.counts
+        );
         let weir = self.rows.first().map_or(f64::NAN, |row| row.median(Sample::cpu));
         for row in &self.rows {
             let (low, high) = row.range();
+            let factor = unit.factor;
+            let (low, high) = (low * factor, high * factor);
             let _ = writeln!(
                 text,
                 "| {} {} | {:.2} | {low:.2}–{high:.2} | {:.2} | {:.2} | {:.0} | {} |",
                 row.name,
                 row.version,
-                row.median(Sample::cpu),
-                row.median(Sample::user),
+                row.median(Sample::cpu) * factor,
+                row.median(Sample::user) * factor,
                 row.median(Sample::cpu) / weir,
                 row.median(|s| s.requests as f64) / self.seconds as f64,
                 row.samples.iter().map(|s| s.errors).sum::<u64>(),
             );
         }
-        text.push_str("\nratio: CPU a request against weir's.\n");
+        text.push_str("\nratio: CPU against weir's.\n");
         text
     }
 
@@ -100,7 +108,8 @@ impl Report {
             let at = |place: usize| row.median(|s| s.latencies[place] as f64 / 1_000.0);
             return (at(0), at(1));
         }
-        (row.median(Sample::user), row.median(Sample::cpu))
+        let factor = self.workload.unit().factor;
+        (row.median(Sample::user) * factor, row.median(Sample::cpu) * factor)
     }
 
     /// A bar a peer: user time, then system time.
@@ -109,8 +118,8 @@ impl Report {
         const WIDTH: f64 = 440.0;
         const ROW: f64 = 34.0;
         let caption = match self.workload.rate() {
-            Some(_) => "latency in ms: p99; dark: p50",
-            None => "CPU µs a request; dark: user",
+            Some(_) => "latency in ms: p99; dark: p50".to_owned(),
+            None => format!("{}; dark: user", self.workload.unit().figure),
         };
         let widest = self.rows.iter().map(|r| self.bar(r).1).fold(f64::MIN_POSITIVE, f64::max);
         let scale = WIDTH / widest;
