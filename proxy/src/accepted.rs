@@ -319,7 +319,7 @@ async fn protect(
         say_and_leave(socket, PLAIN_ON_TLS).await;
         return Err(Refusal::PlainOnTls);
     };
-    if context.requires_sni && seen.server_name.is_none() {
+    if context.requires_sni() && seen.server_name.is_none() {
         tracing::info!(%peer, "a client asked for no name where it must");
         say_and_leave(socket, UNRECOGNIZED_NAME).await;
         return Err(Refusal::Handshake);
@@ -329,7 +329,9 @@ async fn protect(
         Refusal::Handshake
     };
     connection.deadlines.set(Limit::Handshake, Instant::now(), chain.chain.handshake_timeout);
-    let handshake = Handshake::accept(socket, hello, context.config()).map_err(|error| failed(&error))?;
+    // Who we say that we are, to whom it was said.
+    let own = context.shows(&hello.client_hello());
+    let handshake = Handshake::accept(socket, hello, &context).map_err(|error| failed(&error))?;
     let finished = {
         let mut finish = pin!(handshake.finish());
         connection.deadlines.guard(finish.as_mut()).await
@@ -340,8 +342,9 @@ async fn protect(
         Ok(Err(error)) => return Err(failed(&error)),
         Err(_) => return Err(failed(&"it took longer than it may")),
     };
+    context.judge_resumed(stream.session()).map_err(|error| failed(&error))?;
     let details = chain.http.hop.client_certificate.details;
-    connection.protect(Protection::of(stream.session(), seen.server_name, &context, details));
+    connection.protect(Protection::of(stream.session(), seen.server_name, own.as_deref(), details));
     let cells = &worker.cells;
     match stream.session().handshake_kind() {
         Some(rustls::HandshakeKind::Resumed) => cells.handshakes_resumed.add(1),

@@ -11,7 +11,7 @@ use proxy_core::hop::{self, CertificateDetails};
 use rustls::Connection as Session;
 
 use crate::deadline::Deadlines;
-use crate::tls::{Identity, ServerContext};
+use crate::tls::Identity;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -172,12 +172,11 @@ impl Protection {
     pub(crate) fn of(
         session: &Session,
         server_name: Option<String>,
-        context: &ServerContext,
+        own: Option<&Identity>,
         details: CertificateDetails,
     ) -> Self {
         let identity = session.peer_certificates().and_then(Identity::of);
-        let own = context.own_identity();
-        let by = own.as_ref().and_then(|own| own.texts(NameKind::Uri).next());
+        let by = own.and_then(|own| own.texts(NameKind::Uri).next());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let left = |identity: &Identity| u64::try_from(identity.not_after).unwrap_or(0).saturating_sub(now);
         // A certificate of many years needs no deadline.

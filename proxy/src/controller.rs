@@ -24,7 +24,7 @@ use crate::publish::Publisher;
 use crate::telemetry::Registry;
 use crate::telemetry::access_log::LogFiles;
 use crate::tls::{ClientContext, Contexts, InUse, ServerContext};
-use crate::upstream::spoken;
+use crate::upstream::contexts_of;
 use crate::worker::{Command, Handle, Shared};
 
 /// The pause before the second refusal in a row; it doubles with each further one.
@@ -314,7 +314,7 @@ impl Controller {
         let chains = listener.chains.iter().enumerate();
         for (number, chain) in chains {
             if let Some(tls) = &chain.tls
-                && let Err(error) = self.tls.server(tls)
+                && let Err(error) = self.tls.server(tls).check()
             {
                 return Err(format!("filter_chains[{number}].transport_socket: {error}"));
             }
@@ -338,26 +338,20 @@ impl Controller {
 
     /// What of a cluster's transport sockets cannot be used.
     fn unusable(&self, cluster: &Cluster) -> Option<String> {
-        let matches = cluster.transport_matches.iter().enumerate();
-        let matches =
-            matches.map(|(i, m)| (format!("transport_socket_matches[{i}].transport_socket"), &m.transport));
-        let all = std::iter::once(("transport_socket".to_owned(), &cluster.transport)).chain(matches);
-        let protocol = cluster.connections.protocol;
-        all.filter_map(|(at, transport)| Some((at, transport.tls.as_ref()?)))
-            .find_map(|(at, tls)| Some(format!("{at}: {}", self.tls.client(&spoken(tls, protocol)).err()?)))
+        contexts_of(&self.tls, cluster)
+            .into_iter()
+            .find_map(|(at, context)| Some(format!("{at}: {}", context.check().err()?)))
     }
 
     /// Keeps what the handshakes of a snapshot need, until the next one.
     fn keep_contexts(&mut self, snapshot: &Snapshot) {
         let chains = snapshot.listeners().flat_map(|(_, listener)| &listener.chains);
-        let servers = chains.filter_map(|chain| self.tls.server(chain.chain.tls.as_ref()?).ok()).collect();
-        let clusters = snapshot.clusters().map(|(_, table)| &table.cluster);
-        let transports = clusters.flat_map(|cluster| {
-            let matches = cluster.transport_matches.iter().map(|matching| &matching.transport);
-            let all = std::iter::once(&cluster.transport).chain(matches);
-            all.filter_map(|transport| Some(spoken(transport.tls.as_ref()?, cluster.connections.protocol)))
-        });
-        let clients = transports.filter_map(|tls| self.tls.client(&tls).ok()).collect();
+        let servers = chains.filter_map(|chain| Some(self.tls.server(chain.chain.tls.as_ref()?))).collect();
+        let clients = snapshot
+            .clusters()
+            .flat_map(|(_, table)| contexts_of(&self.tls, &table.cluster))
+            .map(|(_, context)| context)
+            .collect();
         self.contexts = (servers, clients);
         self.tell_certificates();
     }

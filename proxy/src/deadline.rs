@@ -39,12 +39,14 @@ pub(crate) enum Limit {
     Exchange,
     /// Silence of both sides of a tunnel.
     TunnelIdle,
+    /// A tunnel or a connection as a whole.
+    Lifetime,
     /// No time at all: the client has given the request up.
     HungUp,
 }
 
 impl Limit {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Handshake,
         Self::KeepAlive,
         Self::Header,
@@ -57,6 +59,7 @@ impl Limit {
         Self::UpstreamStall,
         Self::Exchange,
         Self::TunnelIdle,
+        Self::Lifetime,
         Self::HungUp,
     ];
 }
@@ -99,6 +102,13 @@ impl Deadlines {
 
     pub(crate) fn clear_all(&self) {
         self.at.iter().for_each(|at| at.set(NEVER));
+    }
+
+    /// Clears all limits but one.
+    pub(crate) fn clear_all_but(&self, limit: Limit) {
+        let kept = self.at[limit as usize].get();
+        self.clear_all();
+        self.at[limit as usize].set(kept);
     }
 
     /// Does `work`, for as long as no deadline passes.

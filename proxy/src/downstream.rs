@@ -165,7 +165,7 @@ async fn until_pause(
         // One snapshot from here to the request's end.
         let view = worker.view();
         let Some(chain) = view.chain(worker, connection.chain.get()) else {
-            worker.cells.failures[Reason::ListenerGone as usize].add(1);
+            worker.cells.failures[Reason::ListenerGone].add(1);
             return gone(client).await;
         };
         let started = Instant::now();

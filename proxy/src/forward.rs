@@ -112,7 +112,7 @@ pub(crate) async fn serve(cx: &RequestContext<'_>, client: &mut Socket, exchange
     match failure {
         None if finished.client_reusable => Next::Request(finished.used, ended),
         None => Next::Linger,
-        Some(Reason::ClientGone | Reason::TunnelIdleTimeout) => Next::Close,
+        Some(Reason::ClientGone | Reason::TunnelIdleTimeout | Reason::LifetimeReached) => Next::Close,
         Some(_) if finished.looks_whole => Next::Abort,
         Some(_) => Next::Linger,
     }
@@ -143,7 +143,7 @@ async fn exchange_with_upstream(
     let labels = forward.split.arms[routed.arm].subset.as_deref();
     let Picked { endpoint, pool, link } = cluster.pick(cx, labels)?;
     routed.pool = Some(pool.clone());
-    let admitted = InFlight::admit(&pool, &cluster.table, options.priority);
+    let admitted = InFlight::request(&pool, &cluster.table, options.priority);
     let _in_flight = admitted.inspect_err(|_| cluster.cells.request_overflows.add(1))?;
     edits::request(cx, routed, exchange);
     if route.table.host_config(route.compiled()).counts_attempts {

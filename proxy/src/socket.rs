@@ -15,6 +15,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
+/// How long a peer may leave what it was sent without a word, where [`Socket::notice_silence`] was asked for.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// A connected socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
@@ -63,6 +66,16 @@ impl Socket {
                 Ok(Self::Tcp(stream))
             }
             Address::Pipe(path) => UnixStream::connect(path).await.map(Self::Unix),
+        }
+    }
+
+    /// Has the kernel give up on a peer that says nothing to what it was sent: a connection that many use would
+    /// otherwise be believed in for a quarter of an hour.
+    pub(crate) fn notice_silence(&self) {
+        if let Self::Tcp(stream) = self
+            && let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(SILENCE))
+        {
+            tracing::debug!(%error, "a silent peer will be noticed late");
         }
     }
 

@@ -46,7 +46,7 @@ pub(crate) async fn carry_connection(
     };
     cx.deadlines().clear_all();
     if let Some(failure) = failure {
-        cx.worker.cells.failures[failure as usize].add(1);
+        cx.worker.cells.failures[failure].add(1);
     }
     exchange.progress.received = carried.up;
     exchange.progress.sent = carried.down;
@@ -71,6 +71,7 @@ async fn carry(
     routed: &mut Routed,
     carried: &mut Carried,
 ) -> Result<(), Answer> {
+    cx.bound_lifetime(cx.http().timeouts.connection);
     let route = find_route(cx, exchange, routed)?;
     let Action::Forward(forward) = &route.config().action else { return Err(Reason::NoRoute.into()) };
     let cluster = choose_arm(cx, exchange, routed, &route, forward)?;
@@ -82,13 +83,14 @@ async fn carry(
         left -= 1;
         let picked = cluster.pick(cx, labels)?;
         routed.pool = Some(picked.pool.clone());
-        let admitted = InFlight::admit(&picked.pool, &cluster.table, plan.options.priority);
-        let in_flight = admitted.inspect_err(|_| cluster.cells.request_overflows.add(1))?;
+        let in_flight = InFlight::connection(&picked.pool);
         let demand = Demand {
             cluster: &cluster.table,
             priority: plan.options.priority,
             method: Method::Connect,
             fresh: true,
+            // As in Envoy: nobody reads from a client that waits, which would not be noticed to leave.
+            waits: false,
             link: &picked.link,
             protocol: crate::upstream::Protocol::Http1,
             told: cx.connection.addresses(),

@@ -67,6 +67,21 @@ impl RequestContext<'_> {
             || self.connection.protection().is_some_and(|protection| protection.has_expired(self.started))
     }
 
+    /// From here on bytes go both ways. Only how long that may last is bounded: by `max_stream_duration`, and by the
+    /// client's certificate.
+    pub(super) fn begin_tunnel(&self) {
+        self.deadlines.clear_all_but(Limit::Exchange);
+        self.bound_lifetime(None);
+    }
+
+    /// Bounds a connection as a whole, by its client's certificate and by `longest`.
+    pub(super) fn bound_lifetime(&self, longest: Option<Duration>) {
+        let protection = self.connection.protection();
+        let left = protection.and_then(|protection| protection.left(self.started));
+        let longest = left.into_iter().chain(longest).min();
+        self.deadlines.set(Limit::Lifetime, self.started, longest);
+    }
+
     pub(super) fn client_stall(&self, time: Option<Duration>) -> Stall<'_> {
         Stall { deadlines: self.deadlines(), limit: Limit::ClientStall, time, rests: Limit::StreamIdle }
     }

@@ -24,7 +24,7 @@ pub(super) fn observe(
     let duration = ended.saturating_duration_since(cx.started).as_micros() as u64;
     let lapse = Lapse::of(duration);
     if let Some(failure) = failure {
-        cx.worker.cells.failures[failure as usize].add(1);
+        cx.worker.cells.failures[failure].add(1);
     }
     match (&routed.cluster, failure) {
         (Some(cluster), None) => cluster.cells.duration.record(lapse),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proxy_core::config::{BodyRate, RouteOptions, RouteTimeout, UpstreamProtocol};
 use proxy_core::http1::{HeaderId, Limits, Method, RequestHead, ResponseHead};
 
-use super::RequestContext;
+use super::{Reason, RequestContext};
 use crate::grpc_web::Form;
 use crate::upstream::Protocol;
 use crate::worker::view::ClusterView;
@@ -105,6 +105,12 @@ impl<'a> Plan<'a> {
             },
             tunnel,
         }
+    }
+
+    /// Why a request cannot be sent that its endpoint's protocol has no words for.
+    pub(super) fn unsayable(&self) -> Reason {
+        // Between a browser and gRPC it is the browser's text that cannot be decoded.
+        if self.web.is_some() { Reason::MalformedBody } else { Reason::UpstreamProtocol }
     }
 
     /// Whether `response` is the one that opens the tunnel that was asked for.

@@ -75,6 +75,7 @@ reasons! {
     Dropped: Local, 503, "DO", "drop_overload", "the endpoints' configuration has this share of requests refused";
     NoEndpoint: Local, 503, "UH", "no_endpoint", "the cluster has no usable endpoint";
     TooManyRequests: Local, 503, "UO", "overflow_requests", "the cluster's circuit breaker max_requests is reached";
+    TooManyConnections: Local, 503, "UO", "overflow_connections", "the cluster's circuit breaker max_connections is reached";
     TooManyPending: Local, 503, "UO", "overflow_pending_requests", "the cluster's circuit breaker max_pending_requests is reached";
     ConnectFailed: Upstream, 503, "UF", "connect_failed", "no connection to the endpoint";
     ConnectTimeout: Upstream, 503, "UF", "connect_timeout", "the connection to the endpoint took longer than connect_timeout";
@@ -86,6 +87,7 @@ reasons! {
     StreamIdleTimeout: Upstream, 504, "SI", "stream_idle_timeout", "the endpoint was silent for longer than the idle timeout";
     UpstreamStalled: Upstream, 504, "SI", "upstream_write_timeout", "the endpoint took no byte of the request for too long";
     TunnelIdleTimeout: Local, 0, "SI", "tunnel_idle_timeout", "both sides of the tunnel were silent for longer than its idle timeout";
+    LifetimeReached: Local, 0, "DT", "max_connection_duration", "the connection, or its client's certificate, has reached its end";
 }
 
 impl Reason {
@@ -115,6 +117,7 @@ impl From<Limit> for Reason {
             Limit::UpstreamStall => Self::UpstreamStalled,
             Limit::Exchange => Self::ExchangeTimeout,
             Limit::TunnelIdle => Self::TunnelIdleTimeout,
+            Limit::Lifetime => Self::LifetimeReached,
             Limit::HungUp => Self::ClientGone,
         }
     }
@@ -124,7 +127,8 @@ impl From<Resource> for Reason {
     /// The refusal names the limit.
     fn from(resource: Resource) -> Self {
         match resource {
-            Resource::Connections | Resource::Pending => Self::TooManyPending,
+            Resource::Connections => Self::TooManyConnections,
+            Resource::Pending => Self::TooManyPending,
             Resource::Requests | Resource::Retries => Self::TooManyRequests,
         }
     }

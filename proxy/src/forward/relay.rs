@@ -13,7 +13,7 @@ use proxy_core::http1::{
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::plan::Plan;
-use super::send::{Broken, is_delimited};
+use super::send::{Broken, Harm, is_delimited};
 use super::stall::Stall;
 use super::{Reason, RequestContext, Routed, edits};
 use crate::deadline::Limit;
@@ -95,8 +95,8 @@ where
     }
     let switched = plan.opens_tunnel(response);
     if switched {
-        // From here on silence is the tunnel's business, and its length nobody's.
-        cx.deadlines().clear_all();
+        // From here on silence is the tunnel's business.
+        cx.begin_tunnel();
     }
     // Asked now, not when the request came: a drain may have begun since.
     let keep_alive = request.keep_alive
@@ -239,11 +239,12 @@ where
         match upstream.read_buf(from_upstream).await {
             Ok(1..) => {}
             read => {
-                // A stream of HTTP/2 that was refused was not looked at (RFC 9113 §8.7).
-                let refused = matches!(&read, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
-                let malformed = matches!(&read, Err(error) if error.kind() == io::ErrorKind::InvalidData);
-                let reason = if malformed { Reason::UpstreamProtocol } else { Reason::UpstreamReset };
-                return Err(Broken { reason, unanswered, untouched: refused && !upload.unfinished.get() });
+                let kind = read.err().map(|error| error.kind());
+                let reason = match kind {
+                    Some(io::ErrorKind::InvalidData) => Reason::UpstreamProtocol,
+                    _ => Reason::UpstreamReset,
+                };
+                return Err(Broken { reason, harm: if unanswered { Harm::of(kind) } else { Harm::Done } });
             }
         }
     }

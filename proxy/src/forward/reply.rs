@@ -233,7 +233,7 @@ pub(crate) async fn refuse(
         }
     };
     tracing::debug!(text, peer = %cx.connection.peer().ip, "a request was refused");
-    cx.worker.cells.failures[reason as usize].add(1);
+    cx.worker.cells.failures[reason].add(1);
     let ended = Instant::now();
     let duration = ended.saturating_duration_since(cx.started).as_micros() as u64;
     cx.chain.cells.observe(status, Lapse::of(duration));

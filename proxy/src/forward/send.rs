@@ -1,5 +1,6 @@
 //! To an endpoint and back: the request goes up, the response comes down, and the connection goes back to its pool.
 
+use std::io;
 use std::rc::Rc;
 
 use proxy_core::http1::{
@@ -7,7 +8,7 @@ use proxy_core::http1::{
 };
 use tokio::io::AsyncWriteExt as _;
 
-use super::plan::Plan;
+use super::plan::{Plan, Tunnel};
 use super::relay::{self, Received, UploadView};
 use super::tunnel::{self, Carried};
 use super::{Finished, Reason, RequestContext, Routed, upload};
@@ -15,6 +16,9 @@ use crate::exchange::Exchange;
 use crate::grpc_web::Bridge;
 use crate::socket::Socket;
 use crate::upstream::{Demand, Leased, Link, Pool, Protocol};
+
+/// How often a request goes out again where an endpoint cannot have seen it.
+const MAX_REPEATS: u32 = 2;
 
 /// The request on its way up: what of its body is at hand, and what is still to come.
 pub(super) struct Upload {
@@ -75,22 +79,27 @@ pub(super) async fn send(
     exchange: &mut Exchange,
     upload: &mut Upload,
 ) -> Result<Finished, Reason> {
-    let mut fresh = false;
+    let mut repeats = 0;
     loop {
-        let leased = acquire(cx, plan, pool, link, exchange, fresh).await?;
-        let reused = leased.reused;
-        let replayable = upload.sent;
-        match send_on(cx, plan, routed, pool, leased, client, exchange, upload).await {
-            // The peer closed an idle connection just as we took it. Nothing came back, so a request that may be
-            // repeated, or of which no byte left, goes out once more, on a fresh connection.
-            Err(Broken { unanswered: true, untouched, .. })
-                if reused && (untouched || (replayable && exchange.request.method.is_idempotent())) =>
-            {
-                fresh = true;
-            }
-            Err(broken) => return Err(broken.reason),
+        let leased = acquire(cx, plan, pool, link, exchange, repeats > 0).await?;
+        let (reused, is_stream) = (leased.reused, leased.is_stream());
+        // What is not at hand any more cannot be sent again.
+        let is_whole = upload.sent;
+        let broken = match send_on(cx, plan, routed, pool, leased, client, exchange, upload).await {
             Ok(finished) => return Ok(finished),
+            Err(broken) => broken,
+        };
+        let may_repeat = match broken.harm {
+            Harm::NothingLeft => reused || is_stream,
+            Harm::Refused => is_whole,
+            // An endpoint may close an idle connection just as we take it.
+            Harm::Lost => reused && is_whole && exchange.request.method.is_idempotent(),
+            Harm::Done => false,
+        };
+        if !may_repeat || repeats == MAX_REPEATS {
+            return Err(broken.reason);
         }
+        repeats += 1;
     }
 }
 
@@ -109,6 +118,7 @@ async fn acquire(
         method: exchange.request.method,
         // What goes through a tunnel cannot be sent again.
         fresh: fresh || (plan.tunnel.is_some() && plan.protocol == Protocol::Http1),
+        waits: plan.tunnel != Some(Tunnel::Terminated),
         link,
         protocol: plan.protocol,
         told: cx.connection.addresses(),
@@ -127,15 +137,36 @@ async fn acquire(
 /// An upstream connection failed before the client got anything.
 pub(super) struct Broken {
     pub(super) reason: Reason,
-    /// No byte of a response came.
-    pub(super) unanswered: bool,
-    /// No byte of the request left.
-    pub(super) untouched: bool,
+    pub(super) harm: Harm,
+}
+
+/// What may have become of a request that was not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Harm {
+    /// No byte of it left.
+    NothingLeft,
+    /// The endpoint has said that it did not look at it (RFC 9113 §8.7).
+    Refused,
+    /// Its connection ended before a byte of a response.
+    Lost,
+    /// It may have had its effect, or would fail again.
+    Done,
+}
+
+impl Harm {
+    /// What a connection's or a stream's end tells, where no byte of a response came; by no error where it ended in peace.
+    pub(super) const fn of(error: Option<io::ErrorKind>) -> Self {
+        match error {
+            Some(io::ErrorKind::ConnectionRefused) => Self::Refused,
+            Some(io::ErrorKind::InvalidData | io::ErrorKind::Other) => Self::Done,
+            _ => Self::Lost,
+        }
+    }
 }
 
 impl From<Reason> for Broken {
     fn from(reason: Reason) -> Self {
-        Self { reason, unanswered: false, untouched: false }
+        Self { reason, harm: Harm::Done }
     }
 }
 
@@ -159,9 +190,7 @@ async fn send_on(
             bridge
         });
     }
-    if let Err(untouched) = write_first(cx, plan, &mut upstream.socket, &exchange.out).await {
-        return Err(Broken { reason: Reason::UpstreamReset, unanswered: true, untouched });
-    }
+    write_first(cx, plan, &mut upstream.socket, &exchange.out).await?;
     exchange.from_upstream.clear();
     let received = if upload.sent {
         relay::response(cx, plan, routed, &mut upstream.socket, client, exchange, &UploadView::default())
@@ -190,16 +219,22 @@ async fn send_on(
     })
 }
 
-/// Writes all of `bytes`. The error says whether not even the first byte left.
+/// Writes all of `bytes`.
 async fn write_first(
     cx: &RequestContext<'_>,
     plan: &Plan<'_>,
     upstream: &mut Socket,
     bytes: &[u8],
-) -> Result<(), bool> {
+) -> Result<(), Broken> {
     let mut left = 0;
     let written = cx.upstream_stall(plan).write_counted(upstream, bytes, &mut left).await;
-    written.map_err(|_| left == 0)
+    written.map_err(|error| match error.kind() {
+        // The endpoint's protocol has no words for it, or the endpoint takes no such thing.
+        io::ErrorKind::InvalidData | io::ErrorKind::Unsupported => plan.unsayable().into(),
+        io::ErrorKind::ConnectionRefused => Broken { reason: Reason::UpstreamReset, harm: Harm::Refused },
+        _ if left == 0 => Broken { reason: Reason::UpstreamReset, harm: Harm::NothingLeft },
+        kind => Broken { reason: Reason::UpstreamReset, harm: Harm::of(Some(kind)) },
+    })
 }
 
 /// CONNECT that ends here: a connection to the endpoint, then our own 200, then bytes.
@@ -220,7 +255,7 @@ pub(super) async fn terminate_connect(
     if opened.is_err() {
         return Err(Reason::ClientGone);
     }
-    cx.deadlines().clear_all();
+    cx.begin_tunnel();
     Ok(open_tunnel(cx, plan, &mut leased.upstream.socket, client, exchange, used).await)
 }
 

@@ -1,5 +1,6 @@
 //! A request body that is still coming while the response may already be on its way.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use proxy_core::config::{BodyRate, RouteTimeout};
@@ -158,9 +159,18 @@ where
         let Ok(relayed) = body.relay(buffer) else { return Sent::Failed(Reason::MalformedBody) };
         view.remaining.set(body.remaining());
         // A client that sends all before it reads must not be left waiting by an upstream that answers early.
-        refused = refused
-            || stall.write_all(upstream, &buffer[..relayed.kept]).await.is_err()
-            || (!body.tail().is_empty() && stall.write_all(upstream, body.tail()).await.is_err());
+        for piece in [&buffer[..relayed.kept], body.tail()] {
+            if refused || piece.is_empty() {
+                continue;
+            }
+            match stall.write_all(upstream, piece).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Sent::Failed(plan.unsayable());
+                }
+                Err(_) => refused = true,
+            }
+        }
         if refused {
             discarded += relayed.taken as u64;
         }

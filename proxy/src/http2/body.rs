@@ -196,13 +196,15 @@ impl Outgoing {
 }
 
 /// The library's error as one of a byte stream. Refused: the peer did nothing of the request, so that it may be sent
-/// again, whatever it is (RFC 9113 §8.7).
+/// again, whatever it is (RFC 9113 §8.7). Aborted: the connection is over. Other: this stream
+/// alone is.
 pub(super) fn failure(error: h2::Error) -> io::Error {
     let untouched =
         error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote());
-    let kind = match untouched {
-        true => io::ErrorKind::ConnectionRefused,
-        false => io::ErrorKind::ConnectionReset,
+    let kind = match error.is_reset() {
+        _ if untouched => io::ErrorKind::ConnectionRefused,
+        true => io::ErrorKind::Other,
+        false => io::ErrorKind::ConnectionAborted,
     };
     io::Error::new(kind, error)
 }

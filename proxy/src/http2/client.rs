@@ -5,6 +5,7 @@ mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -22,6 +23,8 @@ use crate::socket::Socket;
 
 /// Bytes of a response's head, beyond which the library does not keep it. The listener's own limit holds after that.
 const MAX_HEAD: u32 = 8 << 20;
+/// Streams that are opened before the endpoint has said how many it takes (RFC 9113 §6.5.2 recommends no fewer).
+const FIRST_STREAMS: usize = 100;
 /// Bytes of requests that one connection may have waiting in the library.
 const SEND_BUFFER: usize = 64 << 10;
 
@@ -48,6 +51,8 @@ struct State {
     idle_since: Cell<Option<Instant>>,
     /// Nothing more can be sent on it.
     closed: Cell<bool>,
+    /// The endpoint takes no more streams on it; those that are open may go on.
+    leaving: Cell<bool>,
     /// The endpoint has said what it can do.
     greeted: Cell<bool>,
     awaits_greeting: RefCell<Vec<Waker>>,
@@ -69,7 +74,7 @@ impl Trunk {
         builder
             .initial_window_size(options.stream_window)
             .initial_connection_window_size(options.connection_window)
-            .initial_max_send_streams(options.streams as usize)
+            .initial_max_send_streams((options.streams as usize).min(FIRST_STREAMS))
             .max_header_list_size(MAX_HEAD)
             .header_table_size(options.header_table_bytes)
             .enable_push(false)
@@ -96,12 +101,12 @@ impl Trunk {
 
     /// Whether another stream can be opened.
     pub(crate) fn has_room(&self) -> bool {
-        !self.state.closed.get()
-            && self.state.open.get() < self.most.min(self.requests.current_max_send_streams())
+        !self.is_leaving() && self.state.open.get() < self.most.min(self.requests.current_max_send_streams())
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.state.closed.get()
+    /// Whether no more streams can be opened on it.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.state.closed.get() || self.state.leaving.get()
     }
 
     /// Requests sent on it.
@@ -149,6 +154,12 @@ impl Drop for Trunk {
 }
 
 impl State {
+    /// A stream could not be opened, and no other one can be; nothing of its request has left.
+    fn refused(&self, error: h2::Error) -> io::Error {
+        self.leaving.set(true);
+        io::Error::new(io::ErrorKind::ConnectionRefused, error)
+    }
+
     fn wake_driver(&self) {
         if let Some(driver) = self.driver.take() {
             driver.wake();
@@ -163,11 +174,17 @@ struct Driver {
     keepalive: Keepalive,
 }
 
+impl Drop for Driver {
+    /// However it ends.
+    fn drop(&mut self) {
+        self.state.closed.set(true);
+        self.greet();
+    }
+}
+
 impl Driver {
     async fn run(mut self) {
         poll_fn(|cx| self.poll(cx)).await;
-        self.state.closed.set(true);
-        self.greet();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -178,6 +195,9 @@ impl Driver {
         }
         if !self.state.greeted.get() && self.wire.has_settings() {
             self.greet();
+        }
+        if self.wire.has_goaway() {
+            self.state.leaving.set(true);
         }
         let state = self.state.clone();
         if state.doubted.take() {

@@ -51,6 +51,11 @@ impl Wire {
         self.0.borrow().meter.has_settings()
     }
 
+    /// Whether the peer takes no more streams.
+    pub(super) fn has_goaway(&self) -> bool {
+        self.0.borrow().meter.has_goaway()
+    }
+
     /// The socket, once nobody else holds the wire.
     pub(super) fn into_socket(self) -> Option<Socket> {
         Rc::into_inner(self.0).map(|inner| inner.into_inner().socket)

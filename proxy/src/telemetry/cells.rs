@@ -1,5 +1,6 @@
 //! Counters that one worker writes and anybody reads.
 
+use std::ops::Index;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,7 +44,25 @@ pub(crate) struct WorkerCells {
     /// HTTP/2 connections that were ended for what their clients sent.
     pub(crate) http2_floods: Counter,
     /// Replies that the proxy gave itself and exchanges that broke, by reason.
-    pub(crate) failures: [Counter; Reason::ALL.len()],
+    pub(crate) failures: Failures,
+}
+
+/// Counts by reason.
+#[derive(Debug)]
+pub(crate) struct Failures([Counter; Reason::ALL.len()]);
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Index<Reason> for Failures {
+    type Output = Counter;
+
+    fn index(&self, reason: Reason) -> &Counter {
+        &self.0[reason as usize]
+    }
 }
 
 /// What one worker counts for one arm of one route.

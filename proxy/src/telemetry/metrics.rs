@@ -371,7 +371,7 @@ impl Families {
         let help = "Requests that the proxy answered itself or could not finish, by reason";
         let mut family = encoder.encode_descriptor("weir_failures", help, None, MetricType::Counter)?;
         for reason in Reason::ALL {
-            let count = self.0.total(|w| w.failures[reason as usize].value());
+            let count = self.0.total(|w| w.failures[reason].value());
             let labels = [("reason", reason.label()), ("flag", reason.flag())];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }

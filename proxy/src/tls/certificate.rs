@@ -50,25 +50,23 @@ pub(super) fn read(
     Ok(Shown { key: Arc::new(key), identity: Arc::new(identity), origin: certificate.chain.to_string() })
 }
 
-/// The certificates of a listener; the first is for whoever asks for none of the names.
+/// The certificate for the name that a client asks for: the exact one, the one with a wildcard, the first; one that the
+/// client can check before one that it cannot.
+pub(super) fn find<'a>(all: &'a [Shown], hello: &ClientHello<'_>) -> Option<&'a Shown> {
+    let can_check = |shown: &Shown| shown.key.key.choose_scheme(hello.signature_schemes()).is_some();
+    let rank = |shown: &Shown| {
+        let fit = hello.server_name().map_or(0, |name| {
+            shown.identity.texts(NameKind::Dns).map(|own| fits(own, name)).max().unwrap_or(0)
+        });
+        (fit, can_check(shown))
+    };
+    // Of equals the first.
+    all.iter().rev().max_by_key(|shown| rank(shown))
+}
+
+/// The certificates of a listener.
 #[derive(Debug)]
 pub(super) struct ByName(pub(super) Vec<Shown>);
-
-impl ByName {
-    /// The certificate for a name: the exact one, the one with a wildcard, the first; one that the client can check before one
-    /// that it cannot.
-    fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Shown> {
-        let can_check = |shown: &Shown| shown.key.key.choose_scheme(schemes).is_some();
-        let rank = |shown: &Shown| {
-            let fit = name.map_or(0, |name| {
-                shown.identity.texts(NameKind::Dns).map(|own| fits(own, name)).max().unwrap_or(0)
-            });
-            (fit, can_check(shown))
-        };
-        // Of equals the first.
-        self.0.iter().rev().max_by_key(|shown| rank(shown))
-    }
-}
 
 /// 2: it is the name, 1: it covers the name, 0: neither.
 fn fits(own: &str, name: &str) -> u8 {
@@ -84,7 +82,7 @@ fn fits(own: &str, name: &str) -> u8 {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name(), hello.signature_schemes()).map(|shown| shown.key.clone())
+        find(&self.0, &hello).map(|shown| shown.key.clone())
     }
 }
 

@@ -1,25 +1,33 @@
 //! What handshakes are made with: made once for each configuration, and again when a file of it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use proxy_core::config::{CertificateSource, CommonTls, DownstreamTls, UpstreamTls, ValidationSource};
 use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
-use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache};
-use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier as _;
+use rustls::server::{ClientHello, NoServerSessionStorage, ServerSessionMemoryCache};
+use rustls::{
+    ClientConfig, Connection, HandshakeKind, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+    version,
+};
 
 use super::certificate::{self, ByName, Own, Shown};
 use super::trust::{Anybody, Trust};
 use super::{Identity, material};
+use material::Stamp;
 
 /// Sessions that one listener's clients may resume from our memory.
 const SESSIONS: usize = 4_096;
-/// Bytes that one connection may have waiting to be encrypted or written.
-const BUFFER: usize = 64 << 10;
+/// How long a context is kept that nobody holds: a configuration may have been judged and still wait for something.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// Why something cannot be used: what, and in words. Never any of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,36 +40,176 @@ impl TlsError {
     }
 }
 
+/// What handshakes are made with: of a listener's filter chain ([`ServerContext`]) or towards endpoints
+/// ([`ClientContext`]). It is always there; whether it can be used may change with its files.
+pub(crate) struct Context<T: Described> {
+    tls: Arc<T>,
+    current: ArcSwapOption<Ready<T::Config>>,
+    files: Mutex<Files>,
+}
+
 /// What a listener's handshakes are made with.
-pub(crate) struct ServerContext {
-    current: ArcSwap<Ready<ServerConfig>>,
-    pub(crate) requires_sni: bool,
-}
-
+pub(crate) type ServerContext = Context<DownstreamTls>;
 /// What handshakes with endpoints are made with.
-pub(crate) struct ClientContext {
-    current: ArcSwap<Ready<ClientConfig>>,
+pub(crate) type ClientContext = Context<UpstreamTls>;
+
+/// A configuration that a context is made of.
+pub(crate) trait Described: Eq + Hash {
+    type Config;
+
+    fn common(&self) -> &CommonTls;
+
+    /// Reads its files.
+    fn make(&self) -> Result<Ready<Self::Config>, TlsError>;
 }
 
-struct Ready<C> {
+impl Described for DownstreamTls {
+    type Config = ServerConfig;
+
+    fn common(&self) -> &CommonTls {
+        &self.common
+    }
+
+    fn make(&self) -> Result<Ready<ServerConfig>, TlsError> {
+        server_config(self)
+    }
+}
+
+impl Described for UpstreamTls {
+    type Config = ClientConfig;
+
+    fn common(&self) -> &CommonTls {
+        &self.common
+    }
+
+    fn make(&self) -> Result<Ready<ClientConfig>, TlsError> {
+        client_config(self)
+    }
+}
+
+/// What was made of a configuration and its files.
+pub(crate) struct Ready<C> {
     config: Arc<C>,
     shown: Vec<Shown>,
+    /// Who judges what the peer shows.
+    trust: Option<Arc<Trust>>,
+}
+
+/// The files of a context, as they were when they were read last.
+#[derive(Default)]
+struct Files {
+    stamp: Vec<Stamp>,
+    /// Why what they hold cannot be used.
+    failure: Option<TlsError>,
+}
+
+impl<T: Described> Context<T> {
+    fn new(tls: Arc<T>) -> Self {
+        let context = Self { tls, current: ArcSwapOption::empty(), files: Mutex::default() };
+        context.read_again();
+        context
+    }
+
+    /// What handshakes are made with now; none where files cannot be used and never could.
+    pub(crate) fn config(&self) -> Option<Arc<T::Config>> {
+        self.current.load().as_ref().map(|ready| ready.config.clone())
+    }
+
+    /// Reads its files where they have changed, or could not be used before. What cannot be used leaves what was there.
+    /// Returns what is new: that it was read, or why it cannot be used.
+    fn read_again(&self) -> Option<Result<(), TlsError>> {
+        let mut files = lock(&self.files);
+        let common = self.tls.common();
+        // Before they are read: what changes meanwhile is read again.
+        let stamp = material::stamp(&material::paths(&common.certificates, &common.validation));
+        let has_changed = stamp != files.stamp;
+        // A failure may have been one of the moment, such as a file that was not readable yet.
+        if !has_changed && files.failure.is_none() && self.current.load().is_some() {
+            return None;
+        }
+        let failure = match self.tls.make() {
+            Ok(ready) => {
+                self.current.store(Some(Arc::new(ready)));
+                None
+            }
+            Err(error) => Some(error),
+        };
+        let is_known = !has_changed && failure == files.failure;
+        *files = Files { stamp, failure: failure.clone() };
+        match failure {
+            Some(_) if is_known => None,
+            Some(error) => Some(Err(error)),
+            None => Some(Ok(())),
+        }
+    }
+
+    /// # Errors
+    /// Why it cannot be used.
+    pub(crate) fn check(&self) -> Result<(), TlsError> {
+        self.read_again();
+        match &lock(&self.files).failure {
+            Some(error) if self.current.load().is_none() => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn judge(
+        &self,
+        session: &Connection,
+        judge: impl FnOnce(&Trust, &[CertificateDer<'_>]) -> Result<(), rustls::Error>,
+    ) -> Result<(), rustls::Error> {
+        let current = self.current.load();
+        let trust = current.as_ref().and_then(|ready| ready.trust.as_deref());
+        match (trust, session.handshake_kind(), session.peer_certificates()) {
+            (Some(trust), Some(HandshakeKind::Resumed), Some(chain)) if !chain.is_empty() => {
+                judge(trust, chain)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn shown(&self) -> Vec<Shown> {
+        self.current.load().as_ref().map_or_else(Vec::new, |ready| ready.shown.clone())
+    }
 }
 
 impl ServerContext {
-    pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        self.current.load().config.clone()
+    /// Who a client is told that we are.
+    pub(crate) fn shows(&self, hello: &ClientHello<'_>) -> Option<Arc<Identity>> {
+        let ready = self.current.load();
+        certificate::find(&ready.as_ref()?.shown, hello).map(|shown| shown.identity.clone())
     }
 
-    /// Who we say we are where nobody asks for a name.
-    pub(crate) fn own_identity(&self) -> Option<Arc<Identity>> {
-        self.current.load().shown.first().map(|shown| shown.identity.clone())
+    /// Judges again what a resumed session remembers of the client: its certificate may have ended since, or what vouched
+    /// for it.
+    ///
+    /// # Errors
+    /// It would not be taken now.
+    pub(crate) fn judge_resumed(&self, session: &Connection) -> Result<(), rustls::Error> {
+        self.judge(session, |trust, chain| {
+            trust.verify_client_cert(&chain[0], &chain[1..], UnixTime::now()).map(drop)
+        })
+    }
+
+    /// Whether a client must say whom it wants.
+    pub(crate) fn requires_sni(&self) -> bool {
+        self.tls.requires_sni
     }
 }
 
 impl ClientContext {
-    pub(crate) fn config(&self) -> Arc<ClientConfig> {
-        self.current.load().config.clone()
+    /// As [`ServerContext::judge_resumed`], of an endpoint.
+    ///
+    /// # Errors
+    /// It would not be taken now.
+    pub(crate) fn judge_resumed(
+        &self,
+        session: &Connection,
+        name: &ServerName<'_>,
+    ) -> Result<(), rustls::Error> {
+        self.judge(session, |trust, chain| {
+            trust.verify_server_cert(&chain[0], &chain[1..], name, &[], UnixTime::now()).map(drop)
+        })
     }
 }
 
@@ -72,109 +220,73 @@ pub(crate) struct InUse {
     pub(crate) identity: Arc<Identity>,
 }
 
-/// All contexts of the process.
+/// All contexts of the process, each made once.
 #[derive(Default)]
 pub(crate) struct Contexts {
-    known: Mutex<Known>,
+    servers: Known<DownstreamTls>,
+    clients: Known<UpstreamTls>,
 }
 
-#[derive(Default)]
-struct Known {
-    servers: Vec<Entry<DownstreamTls, ServerContext>>,
-    clients: Vec<Entry<UpstreamTls, ClientContext>>,
+type Known<T> = Mutex<HashMap<Arc<T>, Entry<T>>>;
+
+struct Entry<T: Described> {
+    context: Arc<Context<T>>,
+    /// Since when nobody else holds it.
+    unused: Option<Instant>,
 }
 
-struct Entry<T, C> {
-    tls: Arc<T>,
-    context: Arc<C>,
-    paths: Vec<Arc<str>>,
-    stamp: Vec<Option<(SystemTime, u64, u64)>>,
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<T, C> Entry<T, C> {
-    fn new(tls: &Arc<T>, common: &CommonTls, context: C) -> Self {
-        let paths = material::paths(&common.certificates, &common.validation);
-        let stamp = material::stamp(&paths);
-        Self { tls: tls.clone(), context: Arc::new(context), paths, stamp }
+fn find<T: Described>(known: &Known<T>, tls: &Arc<T>) -> Arc<Context<T>> {
+    if let Some(entry) = lock(known).get(tls) {
+        return entry.context.clone();
     }
+    // Files are read while nobody waits.
+    let made = Entry { context: Arc::new(Context::new(tls.clone())), unused: None };
+    lock(known).entry(tls.clone()).or_insert(made).context.clone()
+}
 
-    /// Whether a file has changed since it was last asked.
-    fn has_changed(&mut self, common: &CommonTls) -> bool {
-        let stamp = material::stamp(&self.paths);
-        if stamp == self.stamp {
-            return false;
+/// All that somebody holds or held a moment ago.
+fn used<T: Described>(known: &Known<T>) -> Vec<Arc<Context<T>>> {
+    let now = Instant::now();
+    let mut known = lock(known);
+    known.retain(|_, entry| {
+        let is_held = Arc::strong_count(&entry.context) > 1;
+        let since = *entry.unused.get_or_insert(now);
+        if is_held {
+            entry.unused = None;
         }
-        // A file of secrets may name other files now.
-        self.paths = material::paths(&common.certificates, &common.validation);
-        self.stamp = material::stamp(&self.paths);
-        true
-    }
+        is_held || now.duration_since(since) < REMEMBERED
+    });
+    known.values().map(|entry| entry.context.clone()).collect()
 }
 
 impl Contexts {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The context of a listener's filter chain.
+    pub(crate) fn server(&self, tls: &Arc<DownstreamTls>) -> Arc<ServerContext> {
+        find(&self.servers, tls)
     }
 
-    /// The context of a listener's filter chain, made where it is not there yet.
-    ///
-    /// # Errors
-    /// What of it cannot be used.
-    pub(crate) fn server(&self, tls: &Arc<DownstreamTls>) -> Result<Arc<ServerContext>, TlsError> {
-        let mut known = self.lock();
-        if let Some(entry) = known.servers.iter().find(|entry| entry.tls == *tls) {
-            return Ok(entry.context.clone());
-        }
-        let current = ArcSwap::from_pointee(server_config(tls)?);
-        let context = ServerContext { current, requires_sni: tls.requires_sni };
-        let entry = Entry::new(tls, &tls.common, context);
-        let context = entry.context.clone();
-        known.servers.push(entry);
-        Ok(context)
+    /// The context towards a cluster's endpoints.
+    pub(crate) fn client(&self, tls: &Arc<UpstreamTls>) -> Arc<ClientContext> {
+        find(&self.clients, tls)
     }
 
-    /// The context towards a cluster's endpoints, made where it is not there yet.
-    ///
-    /// # Errors
-    /// What of it cannot be used.
-    pub(crate) fn client(&self, tls: &Arc<UpstreamTls>) -> Result<Arc<ClientContext>, TlsError> {
-        let mut known = self.lock();
-        if let Some(entry) = known.clients.iter().find(|entry| entry.tls == *tls) {
-            return Ok(entry.context.clone());
-        }
-        let current = ArcSwap::from_pointee(client_config(tls)?);
-        let entry = Entry::new(tls, &tls.common, ClientContext { current });
-        let context = entry.context.clone();
-        known.clients.push(entry);
-        Ok(context)
-    }
-
-    /// Reads again what has changed. What cannot be used leaves what was there before; each such failure is told of.
-    pub(crate) fn refresh(&self, mut outcome: impl FnMut(Result<(), TlsError>)) {
-        let mut known = self.lock();
-        let Known { servers, clients } = &mut *known;
-        // What nobody uses any more is forgotten.
-        servers.retain(|entry| Arc::strong_count(&entry.context) > 1 || Arc::strong_count(&entry.tls) > 1);
-        clients.retain(|entry| Arc::strong_count(&entry.context) > 1 || Arc::strong_count(&entry.tls) > 2);
-        for entry in servers {
-            if entry.has_changed(&entry.tls.clone().common) {
-                outcome(server_config(&entry.tls).map(|ready| entry.context.current.store(Arc::new(ready))));
-            }
-        }
-        for entry in clients {
-            if entry.has_changed(&entry.tls.clone().common) {
-                outcome(client_config(&entry.tls).map(|ready| entry.context.current.store(Arc::new(ready))));
-            }
-        }
+    /// Reads again what has changed. What cannot be used leaves what was there before; each such failure is told of once.
+    pub(crate) fn refresh(&self, outcome: impl FnMut(Result<(), TlsError>)) {
+        let (servers, clients) = (used(&self.servers), used(&self.clients));
+        let servers = servers.iter().filter_map(|context| context.read_again());
+        servers.chain(clients.iter().filter_map(|context| context.read_again())).for_each(outcome);
     }
 
     /// The certificates that are shown now, each once.
     pub(crate) fn in_use(&self) -> Vec<InUse> {
-        let known = self.lock();
-        let servers = known.servers.iter().flat_map(|entry| entry.context.current.load().shown.clone());
-        let clients = known.clients.iter().flat_map(|entry| entry.context.current.load().shown.clone());
-        let all: BTreeMap<_, _> = servers
-            .chain(clients)
+        let (servers, clients) = (used(&self.servers), used(&self.clients));
+        let shown = servers.iter().flat_map(|context| context.shown());
+        let shown = shown.chain(clients.iter().flat_map(|context| context.shown()));
+        let all: BTreeMap<_, _> = shown
             .map(|shown| {
                 let key = (shown.origin.clone(), *shown.identity.hash());
                 (key, InUse { origin: shown.origin, identity: shown.identity })
@@ -196,10 +308,10 @@ fn server_config(tls: &DownstreamTls) -> Result<Ready<ServerConfig>, TlsError> {
         .with_protocol_versions(&versions(common))
         .map_err(|error| TlsError(format!("tls_params: {error}")))?;
     let validation = material::validation_of(&common.validation)?;
-    let builder = match Trust::new(&validation, &provider)? {
-        Some(trust) => {
-            builder.with_client_cert_verifier(Arc::new(trust.optional(!tls.requires_client_certificate)))
-        }
+    let trust = Trust::new(&validation, &provider)?;
+    let trust = trust.map(|trust| Arc::new(trust.optional(!tls.requires_client_certificate)));
+    let builder = match &trust {
+        Some(trust) => builder.with_client_cert_verifier(trust.clone()),
         None if tls.requires_client_certificate => {
             return Err(TlsError(
                 "validation_context: says nothing that a certificate could be held against".into(),
@@ -219,7 +331,7 @@ fn server_config(tls: &DownstreamTls) -> Result<Ready<ServerConfig>, TlsError> {
     if !tls.tickets && !tls.sessions {
         config.send_tls13_tickets = 0;
     }
-    Ok(Ready { config: Arc::new(config), shown })
+    Ok(Ready { config: Arc::new(config), shown, trust })
 }
 
 fn client_config(tls: &UpstreamTls) -> Result<Ready<ClientConfig>, TlsError> {
@@ -231,8 +343,9 @@ fn client_config(tls: &UpstreamTls) -> Result<Ready<ClientConfig>, TlsError> {
         .map_err(|error| TlsError(format!("tls_params: {error}")))?
         .dangerous();
     let validation = material::validation_of(&common.validation)?;
-    let builder = match Trust::new(&validation, &provider)? {
-        Some(trust) => builder.with_custom_certificate_verifier(Arc::new(trust.for_name(tls.validates_sni))),
+    let trust = Trust::new(&validation, &provider)?.map(|trust| Arc::new(trust.for_name(tls.validates_sni)));
+    let builder = match &trust {
+        Some(trust) => builder.with_custom_certificate_verifier(trust.clone()),
         None if common.validation != ValidationSource::None => {
             return Err(TlsError(
                 "validation_context: says nothing that a certificate could be held against".into(),
@@ -246,7 +359,7 @@ fn client_config(tls: &UpstreamTls) -> Result<Ready<ClientConfig>, TlsError> {
         0 => Resumption::disabled(),
         sessions => Resumption::in_memory_sessions((sessions as usize).max(16)),
     };
-    Ok(Ready { config: Arc::new(config), shown })
+    Ok(Ready { config: Arc::new(config), shown, trust })
 }
 
 fn shown(sources: &[CertificateSource], provider: &CryptoProvider) -> Result<Vec<Shown>, TlsError> {
@@ -302,9 +415,4 @@ fn names_of(suite: &SupportedCipherSuite) -> [String; 2] {
         .replace("_WITH_CHACHA20_POLY1305_SHA256", "-CHACHA20-POLY1305")
         .replace('_', "-");
     [standard, openssl]
-}
-
-/// The most that waits in a connection of its own.
-pub(super) const fn buffer_limit() -> usize {
-    BUFFER
 }

@@ -2,16 +2,18 @@
 
 use std::io::{self, BufRead as _, Read, Write};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::ServerName;
 use rustls::server::Accepted;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig};
+use rustls::{ClientConnection, Connection};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
-use super::context::buffer_limit;
+use super::context::{ClientContext, ServerContext};
 use crate::socket::{Layer, Socket};
+
+/// Bytes that one connection may have waiting to be encrypted or written.
+const BUFFER: usize = 64 << 10;
 
 /// One side of a protected connection.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(crate) struct TlsStream {
     session: Connection,
     /// Bytes that were encrypted and wait for the socket; whoever wrote them has not been told yet that they are taken.
     owed: usize,
+    /// Some of them have left.
+    has_left: bool,
     /// The peer has closed its direction.
     ended: bool,
     /// The peer must not take what it has for all there was.
@@ -37,9 +41,9 @@ impl Handshake {
     pub(crate) fn accept(
         mut socket: Socket,
         accepted: Accepted,
-        config: Arc<ServerConfig>,
+        context: &ServerContext,
     ) -> Result<Self, rustls::Error> {
-        match accepted.into_connection(config) {
+        match accepted.into_connection(context.config().ok_or_else(unusable)?) {
             Ok(session) => Ok(Self(TlsStream::new(socket, session.into()))),
             Err((error, mut alert)) => {
                 let mut bytes = Vec::new();
@@ -58,8 +62,9 @@ impl Handshake {
     pub(crate) fn connect(
         socket: Socket,
         name: ServerName<'static>,
-        config: Arc<ClientConfig>,
+        context: &ClientContext,
     ) -> Result<Self, rustls::Error> {
+        let config = context.config().ok_or_else(unusable)?;
         Ok(Self(TlsStream::new(socket, ClientConnection::new(config, name)?.into())))
     }
 
@@ -73,10 +78,14 @@ impl Handshake {
     }
 }
 
+fn unusable() -> rustls::Error {
+    rustls::Error::General("our own keys or certificates cannot be used".to_owned())
+}
+
 impl TlsStream {
     fn new(socket: Socket, mut session: Connection) -> Self {
-        session.set_buffer_limit(Some(buffer_limit()));
-        Self { socket, session, owed: 0, ended: false, aborted: false }
+        session.set_buffer_limit(Some(BUFFER));
+        Self { socket, session, owed: 0, has_left: false, ended: false, aborted: false }
     }
 
     pub(crate) const fn session(&self) -> &Connection {
@@ -100,7 +109,10 @@ impl TlsStream {
     fn poll_write_tls(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match self.session.write_tls(&mut Blocking { socket: &mut self.socket, cx }) {
             Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Ok(count) => Poll::Ready(Ok(count)),
+            Ok(count) => {
+                self.has_left = true;
+                Poll::Ready(Ok(count))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }
@@ -175,8 +187,13 @@ impl Layer for TlsStream {
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.owed == 0 {
             self.owed = self.session.writer().write(bytes)?;
+            self.has_left = false;
         }
-        ready!(self.poll_drain(cx))?;
+        match ready!(self.poll_drain(cx)) {
+            // Whoever counts what left must not take it for nothing. The next write fails as well.
+            Err(_) if self.has_left => {}
+            drained => drained?,
+        }
         Poll::Ready(Ok(std::mem::take(&mut self.owed)))
     }
 

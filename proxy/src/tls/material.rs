@@ -1,7 +1,8 @@
 //! Where keys and certificates lie: files, the configuration itself, the environment, files of secrets.
 
+use std::env::VarError;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use proxy_core::config::{CertificateSource, Material, TlsCertificate, Validation, ValidationSource};
 use proxy_core::xds::translate::{self, Secret};
@@ -19,9 +20,13 @@ pub(super) fn read(material: &Material) -> Result<Vec<u8>, TlsError> {
         Material::File(path) => {
             std::fs::read(&**path).map_err(|error| TlsError::new(path, format!("cannot be read: {error}")))
         }
-        Material::Environment(name) => std::env::var(&**name)
-            .map(String::into_bytes)
-            .map_err(|error| TlsError::new(material, error.to_string())),
+        // The library's words would hold the variable's.
+        Material::Environment(name) => {
+            std::env::var(&**name).map(String::into_bytes).map_err(|error| match error {
+                VarError::NotPresent => TlsError::new(material, "is not set"),
+                VarError::NotUnicode(_) => TlsError::new(material, "is not text"),
+            })
+        }
     }
 }
 
@@ -36,7 +41,7 @@ pub(super) fn certificates(material: &Material) -> Result<Vec<CertificateDer<'st
     Ok(found)
 }
 
-/// The only key of a text in PEM.
+/// The first key of a text in PEM.
 pub(super) fn key(material: &Material) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = read(material)?;
     // What is wrong with it is said without any of it.
@@ -93,14 +98,17 @@ fn secret(name: &str, path: &Arc<str>) -> Result<Secret, TlsError> {
     Err(TlsError::new(path, format!("holds no secret {name:?}")))
 }
 
-/// What files say of themselves without being read: when it changes, they are read.
-pub(super) fn stamp(paths: &[Arc<str>]) -> Vec<Option<(SystemTime, u64, u64)>> {
-    use std::os::unix::fs::MetadataExt as _;
+/// What a file says of itself without being read: when it changes, it is read. None of one that is not there.
+pub(super) type Stamp = Option<[i64; 7]>;
 
+/// Through every link: replacing one of them replaces the file.
+pub(super) fn stamp(paths: &[Arc<str>]) -> Vec<Stamp> {
     let of = |path: &Arc<str>| {
-        // Through every link: replacing one of them replaces the file.
         let data = std::fs::metadata(&**path).ok()?;
-        Some((data.modified().ok()?, data.len(), data.ino()))
+        let (inode, device) = (data.ino() as i64, data.dev() as i64);
+        // What the mode allows changes the time of change alone.
+        let times = [data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()];
+        Some([inode, device, data.len() as i64, times[0], times[1], times[2], times[3]])
     };
     paths.iter().map(of).collect()
 }

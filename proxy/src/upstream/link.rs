@@ -1,7 +1,7 @@
 //! The way to an endpoint beyond its address: what protects it, and who the endpoint is told that the client is.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use proxy_core::config::{Address, Cluster, Endpoint, UpstreamProtocol, UpstreamTls};
@@ -9,6 +9,7 @@ use proxy_core::proxy_protocol;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt as _;
 
+use super::{Demand, Protocol};
 use crate::forward::Reason;
 use crate::socket::Socket;
 use crate::tls::{ClientContext, Contexts, Handshake};
@@ -22,31 +23,38 @@ pub(crate) struct Link {
 }
 
 /// What protects the way.
-enum Tls {
-    Ready(Arc<ClientContext>, Option<ServerName<'static>>),
-    /// Its keys or certificates cannot be used.
-    Unusable,
+struct Tls {
+    context: Arc<ClientContext>,
+    /// Another one for HTTP/2, where the client's protocol decides.
+    for_http2: Option<Arc<ClientContext>>,
+    /// Whom we ask for; its address where unset.
+    name: Option<ServerName<'static>>,
 }
 
 /// A connection, and what the endpoint has chosen to speak.
 pub(super) struct Connected {
     pub(super) socket: Socket,
     pub(super) is_tls: bool,
-    pub(super) chose_http2: bool,
+    pub(super) chosen: Chosen,
+}
+
+/// What was agreed upon by ALPN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chosen {
+    Nothing,
+    Http1,
+    Http2,
 }
 
 impl Link {
     pub(crate) fn new(contexts: &Contexts, cluster: &Cluster, endpoint: &Endpoint) -> Self {
         let transport = cluster.transport_to(endpoint);
         let tls = transport.tls.as_ref().map(|tls| {
-            let tls = spoken(tls, cluster.connections.protocol);
-            match contexts.client(&tls) {
-                Ok(context) => Tls::Ready(context, name_of(&tls, endpoint)),
-                // It was usable when it was taken; it is looked at again with each change of its files.
-                Err(error) => {
-                    tracing::warn!(%error, cluster = %cluster.name, "an endpoint's TLS cannot be used");
-                    Tls::Unusable
-                }
+            let Offers { any, http2 } = Offers::of(tls, cluster.connections.protocol);
+            Tls {
+                context: contexts.client(&any),
+                for_http2: http2.map(|tls| contexts.client(&tls)),
+                name: name_of(tls, endpoint),
             }
         });
         Self { tls, proxy_protocol_v2: transport.proxy_protocol_v2 }
@@ -58,57 +66,93 @@ impl Link {
     }
 
     /// Connects, tells who the client is, and shakes hands.
-    pub(super) async fn connect(
-        &self,
-        address: &Address,
-        told: Option<(SocketAddr, SocketAddr)>,
-    ) -> Result<Connected, Reason> {
+    pub(super) async fn connect(&self, address: &Address, demand: &Demand<'_>) -> Result<Connected, Reason> {
         let log = |error: &io::Error| tracing::debug!(%address, %error, "no connection");
         let mut socket =
             Socket::connect(address).await.inspect_err(log).map_err(|_| Reason::ConnectFailed)?;
+        if demand.protocol != Protocol::Http1 {
+            socket.notice_silence();
+        }
         if let Some(is_v2) = self.proxy_protocol_v2 {
-            let header = proxy_protocol::write(is_v2, told);
+            let header = proxy_protocol::write(is_v2, demand.told);
             socket.write_all(&header).await.map_err(|_| Reason::ConnectFailed)?;
         }
-        let (context, name) = match &self.tls {
-            None => return Ok(Connected { socket, is_tls: false, chose_http2: false }),
-            Some(Tls::Ready(context, name)) => (context, name),
-            Some(Tls::Unusable) => return Err(Reason::UpstreamTls),
-        };
-        let name = match (name, address) {
-            (Some(name), _) => name.clone(),
-            (None, Address::Socket(address)) => ServerName::from(address.ip()),
-            (None, Address::Pipe(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
+        let Some(tls) = &self.tls else {
+            return Ok(Connected { socket, is_tls: false, chosen: Chosen::Nothing });
         };
         let failed = |error: &dyn std::fmt::Display| {
             tracing::info!(%address, %error, "a TLS handshake with an endpoint failed");
             Reason::UpstreamTls
         };
-        let handshake = Handshake::connect(socket, name, context.config()).map_err(|error| failed(&error))?;
+        let for_http2 = tls.for_http2.as_ref().filter(|_| demand.protocol == Protocol::Http2);
+        let context = for_http2.unwrap_or(&tls.context);
+        let name = match (&tls.name, address) {
+            (Some(name), _) => name.clone(),
+            (None, Address::Socket(address)) => ServerName::from(address.ip()),
+            (None, Address::Pipe(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
+        };
+        let handshake = Handshake::connect(socket, name.clone(), context).map_err(|error| failed(&error))?;
         let stream = handshake.finish().await.map_err(|error| failed(&error))?;
-        let chose_http2 = stream.session().alpn_protocol() == Some(b"h2");
-        Ok(Connected { socket: Socket::layered(stream), is_tls: true, chose_http2 })
+        context.judge_resumed(stream.session(), &name).map_err(|error| failed(&error))?;
+        let chosen = match stream.session().alpn_protocol() {
+            None => Chosen::Nothing,
+            Some(b"h2") => Chosen::Http2,
+            Some(_) => Chosen::Http1,
+        };
+        Ok(Connected { socket: Socket::layered(stream), is_tls: true, chosen })
     }
 }
 
-/// What is offered by ALPN where nobody said: what the cluster speaks.
-pub(crate) fn spoken(tls: &Arc<UpstreamTls>, protocol: UpstreamProtocol) -> Arc<UpstreamTls> {
-    let offered: &[&str] = match protocol {
-        _ if !tls.common.alpn.is_empty() => return tls.clone(),
-        UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => return tls.clone(),
-        UpstreamProtocol::Http2 => &["h2"],
-        UpstreamProtocol::Alpn => &["h2", "http/1.1"],
-    };
-    let mut tls = (**tls).clone();
-    tls.common.alpn = offered.iter().map(|protocol| (*protocol).into()).collect();
-    Arc::new(tls)
+/// What is offered by ALPN. Where nobody said: what the cluster speaks.
+struct Offers {
+    any: Arc<UpstreamTls>,
+    /// Where HTTP/2 is wanted in particular.
+    http2: Option<Arc<UpstreamTls>>,
+}
+
+impl Offers {
+    fn of(tls: &Arc<UpstreamTls>, protocol: UpstreamProtocol) -> Self {
+        let offering = |protocols: &mut dyn Iterator<Item = &str>| {
+            let mut tls = (**tls).clone();
+            tls.common.alpn = protocols.map(Box::from).collect();
+            Arc::new(tls)
+        };
+        let given = &tls.common.alpn;
+        let any = match protocol {
+            // What would be spoken if it were chosen is known already.
+            UpstreamProtocol::Downstream => offering(&mut given.iter().map(|p| &**p).filter(|p| *p != "h2")),
+            _ if !given.is_empty() => tls.clone(),
+            UpstreamProtocol::Http1 => tls.clone(),
+            UpstreamProtocol::Http2 => offering(&mut ["h2"].into_iter()),
+            UpstreamProtocol::Alpn => offering(&mut ["h2", "http/1.1"].into_iter()),
+        };
+        let http2 = (protocol == UpstreamProtocol::Downstream).then(|| offering(&mut ["h2"].into_iter()));
+        Self { any, http2 }
+    }
+}
+
+/// The contexts that connections to a cluster's endpoints may need, each with the place of what it is made of.
+pub(crate) fn contexts_of(contexts: &Contexts, cluster: &Cluster) -> Vec<(String, Arc<ClientContext>)> {
+    let matches = cluster.transport_matches.iter().enumerate();
+    let matches =
+        matches.map(|(i, m)| (format!("transport_socket_matches[{i}].transport_socket"), &m.transport));
+    let all = std::iter::once(("transport_socket".to_owned(), &cluster.transport)).chain(matches);
+    let mut found = Vec::new();
+    for (place, transport) in all {
+        if let Some(tls) = &transport.tls {
+            let Offers { any, http2 } = Offers::of(tls, cluster.connections.protocol);
+            let offers = std::iter::once(any).chain(http2);
+            found.extend(offers.map(|tls| (place.clone(), contexts.client(&tls))));
+        }
+    }
+    found
 }
 
 /// The name that is asked for; none: its address.
 fn name_of(tls: &UpstreamTls, endpoint: &Endpoint) -> Option<ServerName<'static>> {
-    let name = match &*tls.sni {
-        "" if tls.auto_host_sni => &*endpoint.hostname,
-        name => name,
+    let name = match &*endpoint.hostname {
+        hostname if tls.auto_host_sni && !hostname.is_empty() => hostname,
+        _ => &*tls.sni,
     };
     ServerName::try_from(name.to_owned()).ok()
 }

@@ -3,14 +3,14 @@
 //! shares what they belong to.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use proxy_core::config::{
     Address, Arm, Endpoint, EndpointSource, HttpOptions, Labels, ListenerName, Route, Split, Unavailable,
-    UpstreamTls, Weight,
+    Weight,
 };
 use proxy_core::endpoint::EndpointState;
 use proxy_core::lb::{self, Balancer};
@@ -132,6 +132,14 @@ impl View {
                 let _ = self.clusters[slot].set(view);
             }
         }
+        for (slot, old) in last.clusters.iter().enumerate() {
+            let Some(old) = old.get() else { continue };
+            let next =
+                self.clusters.get(slot).and_then(OnceCell::get).filter(|n| n.table.name == old.table.name);
+            if !next.is_some_and(|next| Rc::ptr_eq(next, old)) {
+                old.retire(next.map(|next| &**next));
+            }
+        }
     }
 
     /// The chain that serves a connection, if the snapshot has it still.
@@ -180,7 +188,7 @@ impl ChainView {
                 ListenerKey { listener: listener.clone(), stat_prefix: source.http.stat_prefix.clone() },
                 worker.id,
             ),
-            tls: source.chain.tls.as_ref().and_then(|tls| worker.shared.tls.server(tls).ok()),
+            tls: source.chain.tls.as_ref().map(|tls| worker.shared.tls.server(tls)),
             source: source.clone(),
             routes,
         }
@@ -287,14 +295,11 @@ fn has_edits(table: &RouteTable, route: &CompiledRoute) -> bool {
 fn links(worker: &Worker, table: &ClusterTable) -> Box<[Rc<Link>]> {
     let cluster = &table.cluster;
     let link = |endpoint: &Endpoint| Rc::new(Link::new(&worker.shared.tls, cluster, endpoint));
-    let any = || link(&Endpoint::at(Address::Socket(([0, 0, 0, 0], 0).into())));
-    let asks_names = |tls: &Arc<UpstreamTls>| tls.auto_host_sni && tls.sni.is_empty();
-    let differ =
-        !cluster.transport_matches.is_empty() || cluster.transport.tls.as_ref().is_some_and(asks_names);
-    if differ && !table.endpoints.is_empty() {
+    if cluster.reaches_each_its_way() && !table.endpoints.is_empty() {
         return table.endpoint_configs().map(link).collect();
     }
-    vec![any(); table.endpoints.len().max(1)].into()
+    let any = link(&Endpoint::at(Address::Socket(([0, 0, 0, 0], 0).into())));
+    vec![any; table.endpoints.len().max(1)].into()
 }
 
 impl ClusterView {
@@ -309,29 +314,65 @@ impl ClusterView {
         }
     }
 
-    /// The view of a cluster that changed: endpoints that stayed keep their pools.
+    /// The view of a cluster that changed: endpoints that stayed, and are reached as before, keep their pools and how
+    /// they are connected to.
     fn succeed(worker: &Worker, table: &Arc<ClusterTable>, old: &Self) -> Self {
+        let (cluster, former) = (&table.cluster, &old.table.cluster);
+        let speaks_alike = cluster.connections.protocol == former.connections.protocol
+            && cluster.connections.http2 == former.connections.http2;
+        let known: HashMap<_, _> =
+            old.pools.iter().enumerate().map(|(at, pool)| (Arc::as_ptr(&pool.endpoint), at)).collect();
+        let was: Vec<_> = old.table.endpoint_configs().collect();
+        let (mut pools, mut links) = (Vec::new(), Vec::new());
+        let each_its_way = cluster.reaches_each_its_way() || former.reaches_each_its_way();
+        let mut any = (!each_its_way && speaks_alike && cluster.transport == former.transport)
+            .then(|| old.links[0].clone());
+        for (state, config) in table.endpoints.iter().zip(table.endpoint_configs()) {
+            let kept = known.get(&Arc::as_ptr(state)).copied().filter(|at| {
+                let reaches_alike =
+                    || was.get(*at).is_some_and(|was| cluster.reaches(config) == former.reaches(was));
+                speaks_alike && if each_its_way { reaches_alike() } else { any.is_some() }
+            });
+            let make = || Rc::new(Link::new(&worker.shared.tls, cluster, config));
+            match kept {
+                Some(at) => {
+                    pools.push(old.pools[at].clone());
+                    links.push(old.links[at].clone());
+                }
+                None => {
+                    pools.push(Rc::new(Pool::new(state.clone())));
+                    links.push(if each_its_way { make() } else { any.get_or_insert_with(make).clone() });
+                }
+            }
+        }
+        if links.is_empty() {
+            links.extend(self::links(worker, table));
+        }
         // What is carried otherwise from now on is carried on other connections.
-        let carries_alike = {
-            let (new, old) = (&table.cluster, &old.table.cluster);
-            new.transport == old.transport
-                && new.transport_matches == old.transport_matches
-                && new.connections.protocol == old.connections.protocol
-        };
-        let kept = old.pools.iter().filter(|_| carries_alike);
-        let by_endpoint: HashMap<_, _> = kept.map(|pool| (Arc::as_ptr(&pool.endpoint), pool)).collect();
-        let pool = |endpoint| match by_endpoint.get(&Arc::as_ptr(endpoint)) {
-            Some(pool) => Rc::clone(pool),
-            None => Rc::new(Pool::new(Arc::clone(endpoint))),
-        };
+        let keeps_wanted = speaks_alike && cluster.transport == former.transport;
+        let wanted = if keeps_wanted { old.wanted.borrow().clone() } else { HashMap::new() };
         Self {
             table: table.clone(),
             cells: old.cells.clone(),
             balancer: RefCell::new(old.balancer.borrow().clone()),
-            pools: table.endpoints.iter().map(pool).collect(),
-            links: links(worker, table),
-            wanted: RefCell::new(if carries_alike { old.wanted.borrow().clone() } else { HashMap::new() }),
+            pools: pools.into(),
+            links: links.into(),
+            wanted: RefCell::new(wanted),
         }
+    }
+
+    /// Closes what is idle in the pools that `next` has not taken over: a tunnel may hold this view for long.
+    fn retire(&self, next: Option<&Self>) {
+        let stays: HashSet<_> =
+            next.map(Self::all_pools).unwrap_or_default().iter().map(Rc::as_ptr).collect();
+        self.all_pools()
+            .iter()
+            .filter(|pool| !stays.contains(&Rc::as_ptr(pool)))
+            .for_each(|pool| pool.retire());
+    }
+
+    fn all_pools(&self) -> Vec<Rc<Pool>> {
+        self.pools.iter().chain(self.wanted.borrow().values()).cloned().collect()
     }
 
     /// An endpoint that has `labels`.

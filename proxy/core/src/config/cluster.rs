@@ -46,6 +46,20 @@ impl Cluster {
         let matching = self.transport_matches.iter().find(|matching| fits(&matching.labels));
         matching.map_or(&self.transport, |matching| &matching.transport)
     }
+
+    /// Whether endpoints may be connected to in ways of their own: by their labels, or under their names.
+    pub fn reaches_each_its_way(&self) -> bool {
+        let asks_names =
+            |transport: &UpstreamTransport| transport.tls.as_ref().is_some_and(|tls| tls.auto_host_sni);
+        !self.transport_matches.is_empty() || asks_names(&self.transport)
+    }
+
+    /// How an endpoint is connected to: by what, and under which name where that is its own.
+    pub fn reaches<'a>(&'a self, endpoint: &'a Endpoint) -> (&'a UpstreamTransport, Option<&'a str>) {
+        let transport = self.transport_to(endpoint);
+        let asks_name = transport.tls.as_ref().is_some_and(|tls| tls.auto_host_sni);
+        (transport, asks_name.then_some(&*endpoint.hostname))
+    }
 }
 
 /// The limits of both priorities.

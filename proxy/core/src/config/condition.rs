@@ -102,7 +102,7 @@ pub enum Predicate {
 }
 
 /// A condition on a text (`envoy.type.matcher.v3.StringMatcher`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TextMatch {
     /// What holds of it.
     pub form: TextForm,
@@ -118,7 +118,7 @@ impl TextMatch {
 }
 
 /// What holds of a text. In lower case where the case plays no part.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TextForm {
     /// It is this.
     Exact(Box<str>),

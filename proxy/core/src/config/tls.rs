@@ -7,7 +7,7 @@ use super::{TextForm, TextMatch};
 use crate::route::text_holds;
 
 /// `envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DownstreamTls {
     /// What both sides have.
     pub common: CommonTls,
@@ -22,7 +22,7 @@ pub struct DownstreamTls {
 }
 
 /// `envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UpstreamTls {
     /// What both sides have.
     pub common: CommonTls,
@@ -37,7 +37,7 @@ pub struct UpstreamTls {
 }
 
 /// What carries connections to endpoints (`transport_socket`).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct UpstreamTransport {
     /// What protects them.
     pub tls: Option<Arc<UpstreamTls>>,
@@ -47,7 +47,7 @@ pub struct UpstreamTransport {
 }
 
 /// `envoy.extensions.transport_sockets.tls.v3.CommonTlsContext`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct CommonTls {
     /// The versions that are spoken.
     pub versions: TlsVersions,
@@ -64,7 +64,7 @@ pub struct CommonTls {
 }
 
 /// `tls_minimum_protocol_version` and `tls_maximum_protocol_version`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TlsVersions {
     /// TLS 1.2.
     pub v1_2: bool,
@@ -79,7 +79,7 @@ impl Default for TlsVersions {
 }
 
 /// A chain and its key, or where they come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CertificateSource {
     /// Part of the configuration.
     Inline(TlsCertificate),
@@ -88,7 +88,7 @@ pub enum CertificateSource {
 }
 
 /// A chain and its key, which change together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TlsCertificate {
     /// Certificates in PEM, the peer's first.
     pub chain: Material,
@@ -97,7 +97,7 @@ pub struct TlsCertificate {
 }
 
 /// Whom we trust, or where that comes from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum ValidationSource {
     /// Nobody is asked for a certificate, or whoever shows one is believed.
     #[default]
@@ -109,7 +109,7 @@ pub enum ValidationSource {
 }
 
 /// `envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Validation {
     /// Roots in PEM.
     pub trusted_ca: Option<Material>,
@@ -152,7 +152,7 @@ impl Validation {
 }
 
 /// A subject alternative name that is taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NameMatch {
     /// Of which kind; any where unset.
     pub kind: Option<NameKind>,
@@ -180,7 +180,7 @@ impl NameMatch {
 }
 
 /// Kinds of subject alternative names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NameKind {
     /// A host name; `*` stands for one label of the certificate's.
     Dns,
@@ -193,7 +193,7 @@ pub enum NameKind {
 }
 
 /// Text that lies somewhere.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Material {
     /// In a file, read again when it changes.
     File(Arc<str>),

@@ -109,6 +109,8 @@ pub struct Meter {
     priorities: u64,
     window_updates: u64,
     has_settings: bool,
+    has_goaway: bool,
+    side: Side,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +126,7 @@ const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
@@ -154,12 +157,19 @@ impl Meter {
             priorities: 0,
             window_updates: 0,
             has_settings: false,
+            has_goaway: false,
+            side,
         }
     }
 
     /// Whether the peer's settings have come.
     pub const fn has_settings(&self) -> bool {
         self.has_settings
+    }
+
+    /// Whether the peer has said that it takes no more streams.
+    pub const fn has_goaway(&self) -> bool {
+        self.has_goaway
     }
 
     /// Takes note of bytes that came.
@@ -184,7 +194,9 @@ impl Meter {
                 self.data_sent += 1;
                 Ok(())
             }
-            (RST_STREAM, Part::End) if blames_peer(frame.code) => self.reset(now),
+            (RST_STREAM, Part::End) if self.side == Side::Server && blames_peer(frame.code) => {
+                self.reset(now)
+            }
             _ => Ok(()),
         });
         self.outbound = frames;
@@ -227,7 +239,12 @@ impl Meter {
                     Excess::WindowUpdates,
                 )
             }
-            (RST_STREAM, Part::End) => self.reset(now),
+            // An endpoint ends what it was asked, which costs us nothing.
+            (RST_STREAM, Part::End) if self.side == Side::Server => self.reset(now),
+            (GOAWAY, Part::Begin) => {
+                self.has_goaway = true;
+                Ok(())
+            }
             (SETTINGS, Part::End) if frame.flags & ACK == 0 => {
                 self.has_settings = true;
                 Ok(())

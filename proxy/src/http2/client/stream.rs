@@ -81,7 +81,7 @@ impl Stream {
         if !parse_request(bytes, &OUR_RULES, &mut head).map_err(invalid)? {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        ready!(self.requests.poll_ready(cx)).map_err(failure)?;
+        ready!(self.requests.poll_ready(cx)).map_err(|error| self.state.refused(error))?;
         let mut request = http2::request_parts(bytes, &head, self.is_tls).map_err(invalid)?;
         let protocol = request.extensions_mut().remove::<Protocol>().map(|Protocol(protocol)| protocol);
         if let Some(protocol) = &protocol {
@@ -90,7 +90,8 @@ impl Stream {
         }
         let opens_tunnel = protocol.is_some() || head.method == Method::Connect;
         let ended = !opens_tunnel && !head.framing.has_body();
-        let (response, send) = self.requests.send_request(request, ended).map_err(failure)?;
+        let sent = self.requests.send_request(request, ended);
+        let (response, send) = sent.map_err(|error| self.state.refused(error))?;
         let reader = match opens_tunnel {
             true => BodyReader::of_response(ResponseFraming::UntilClose, Output::Content, OUR_CHUNKS),
             false => BodyReader::of_request(head.framing, Output::ContentAndTrailers, OUR_CHUNKS),

@@ -123,8 +123,7 @@ fn arm(message: ClusterWeight, common: &Labels, seen: &mut HashMap<String, u32>)
     if own.split.is_some() || own.limits.is_some() || !own.conditions.is_empty() {
         return Err(Fault::new("what is known here is for routes").under("typed_per_filter_config"));
     }
-    let times = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
-    let name = if *times == 1 { name } else { format!("{name}#{times}") };
+    let name = unique(seen, name);
     let mut labels = common.clone();
     if let Some(metadata) = metadata_match {
         // The arm's own win.
@@ -241,4 +240,10 @@ fn hash_policy(message: WireHashPolicy) -> Translated<HashPolicy> {
         }
     };
     Ok(HashPolicy { source, terminal })
+}
+
+/// The name of an arm whose cluster may be that of another.
+pub(super) fn unique(seen: &mut HashMap<String, u32>, name: String) -> String {
+    let times = seen.entry(name.clone()).and_modify(|n| *n += 1).or_insert(1);
+    if *times == 1 { name } else { format!("{name}#{times}") }
 }

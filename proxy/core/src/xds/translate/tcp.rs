@@ -1,5 +1,6 @@
 //! TCP proxies: a route configuration of one route, so that connections are split as requests are.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
@@ -12,7 +13,7 @@ use xds_proto::envoy::r#type::v3::hash_policy::{PolicySpecifier, SourceIp};
 
 use super::fault::{At, Fault, Translated, each, required};
 use super::http::set_time;
-use super::{access, endpoint, named};
+use super::{access, endpoint, named, split};
 use crate::config::{
     Action, Arm, Domain, HttpOptions, KeySource, PathMatch, Route, RouteConfiguration, RouteSource, SplitBy,
     SplitKey, TcpOptions, VirtualHost,
@@ -77,9 +78,10 @@ pub(super) fn proxy(
 }
 
 fn weighted(clusters: Vec<ClusterWeight>) -> Translated<Vec<Arm>> {
+    let mut seen = HashMap::new();
     let arms = each("clusters", clusters, |ClusterWeight { name, weight, metadata_match }| {
         named(&name)?;
-        let mut arm = Arm::new(name.as_str(), name.as_str(), weight);
+        let mut arm = Arm::new(split::unique(&mut seen, name.clone()).as_str(), name.as_str(), weight);
         arm.subset =
             metadata_match.as_ref().map(endpoint::lb_labels).transpose().at("metadata_match")?.map(Arc::new);
         Ok(arm)
