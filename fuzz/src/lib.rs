@@ -240,8 +240,8 @@ pub fn frame_meter(bytes: &[u8], cut: usize) {
     let now = std::time::Instant::now();
     let run = |pieces: &[&[u8]]| {
         let mut meter = Meter::new(Side::Server, limits);
-        meter.received(PREFACE, now).expect("the preface is no flood");
-        pieces.iter().any(|piece| meter.received(piece, now).is_err())
+        meter.received(PREFACE, || now).expect("the preface is no flood");
+        pieces.iter().any(|piece| meter.received(piece, || now).is_err())
     };
     let (first, second) = bytes.split_at(cut.min(bytes.len()));
     assert_eq!(run(&[bytes]), run(&[first, second]), "cut at {cut}");

@@ -8,17 +8,19 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use proxy_core::chain::ConnectionFacts;
-use proxy_core::config::{Inspection, Serves};
+use proxy_core::config::{ChainMatch, Inspection, Serves};
 use proxy_core::http2::PREFACE;
 use proxy_core::proxy_protocol::{self, Told};
 use proxy_core::snapshot::{ChainTable, ListenerTable};
 use rustls::server::{Accepted, Acceptor};
+use tls_parser::{TlsExtension, TlsMessage, TlsMessageHandshake};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::connection::{ChainId, Connection, Peer, Protection};
 use crate::deadline::Limit;
 use crate::http2;
 use crate::socket::Socket;
+use crate::stranger;
 use crate::tls::Handshake;
 use crate::worker::Worker;
 use crate::{downstream, tcp};
@@ -36,10 +38,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Why a connection is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It left, or was silent for too long.
+    /// It was silent for too long.
     Silent,
+    /// It left.
+    Gone,
     /// What stood for the PROXY protocol was none.
     ProxyProtocol,
+    /// Its source has as many as it may.
+    TooMany,
     /// No filter chain is for it.
     NoChain,
     /// It did not begin with TLS where it must.
@@ -49,13 +55,22 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Silent, Self::ProxyProtocol, Self::NoChain, Self::PlainOnTls, Self::Handshake];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Silent,
+        Self::Gone,
+        Self::ProxyProtocol,
+        Self::TooMany,
+        Self::NoChain,
+        Self::PlainOnTls,
+        Self::Handshake,
+    ];
 
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Silent => "silent",
+            Self::Gone => "gone",
             Self::ProxyProtocol => "proxy_protocol",
+            Self::TooMany => "too_many",
             Self::NoChain => "no_filter_chain",
             Self::PlainOnTls => "plain_on_tls",
             Self::Handshake => "tls_handshake",
@@ -96,7 +111,7 @@ fn obvious(listener: &ListenerTable) -> Option<&ChainTable> {
     }
     match &*listener.chains {
         [chain]
-            if chain.chain.matching.is_none()
+            if chain.chain.matching.as_ref().is_none_or(ChainMatch::takes_all)
                 && chain.chain.tls.is_none()
                 && chain.chain.serves == Serves::Http =>
         {
@@ -116,9 +131,16 @@ struct Established {
 /// What was learnt of a connection's first bytes.
 #[derive(Default)]
 struct Seen {
-    hello: Option<Accepted>,
+    hello: Option<Hello>,
     server_name: Option<String>,
     application_protocols: Vec<String>,
+}
+
+/// A ClientHello.
+enum Hello {
+    Accepted(Box<Accepted>),
+    /// One that we cannot answer but with this alert. An endpoint that it is passed through to may.
+    Refused(Vec<u8>),
 }
 
 async fn establish(
@@ -144,11 +166,14 @@ async fn establish(
                     break;
                 }
                 Err(error) => {
-                    tracing::info!(%error, peer = %connection.direct.ip, listener = %listener.name, "a connection is refused");
+                    stranger!(%error, peer = %connection.direct.ip, listener = %listener.name, "a connection is refused");
                     return Err(Refusal::ProxyProtocol);
                 }
             }
         }
+        let limit = listener.http().connections_per_source;
+        let admitted = worker.shared.sources.admit_told(connection.peer(), limit);
+        connection.admit(admitted.ok_or(Refusal::TooMany)?);
     }
     if inspection.original_dst
         && let Some(destination) = socket.original_destination()
@@ -170,7 +195,7 @@ async fn establish(
         Some(chain) => chain.clone(),
         None => {
             let name = seen.server_name.as_deref().unwrap_or_default();
-            tracing::info!(peer = %connection.direct.ip, listener = %listener.name, name, "no filter chain is for a connection");
+            stranger!(peer = %connection.direct.ip, listener = %listener.name, name, "no filter chain is for a connection");
             if seen.hello.is_some() {
                 say_and_leave(socket, UNRECOGNIZED_NAME).await;
             } else if listener.chains.iter().all(|chain| chain.chain.tls.is_some()) {
@@ -182,12 +207,14 @@ async fn establish(
     };
     connection.chain.set(ChainId { slot, place: chain.place });
     connection.deadlines.clear(Limit::Handshake);
-    drop(listener);
     let serves = chain.chain.serves;
     if chain.chain.tls.is_none() {
+        if let Some(name) = seen.server_name {
+            connection.ask_for(name);
+        }
         return Ok(Established { socket, early, serves });
     }
-    let socket = protect(worker, connection, &chain, socket, seen).await?;
+    let socket = protect(worker, connection, &chain, inspection, socket, early, seen).await?;
     Ok(Established { socket, early: Vec::new(), serves })
 }
 
@@ -214,7 +241,8 @@ async fn more(connection: &Connection, socket: &mut Socket, early: &mut Vec<u8>)
     let mut read = pin!(socket.read_buf(early));
     match connection.deadlines.guard(read.as_mut()).await {
         Ok(Ok(1..)) => Ok(()),
-        _ => Err(Refusal::Silent),
+        Ok(_) => Err(Refusal::Gone),
+        Err(_) => Err(Refusal::Silent),
     }
 }
 
@@ -231,43 +259,7 @@ async fn look(
         more(connection, socket, early).await?;
     }
     if needs_hello && early.first() == Some(&TLS_HANDSHAKE) {
-        let mut acceptor = Acceptor::default();
-        let mut fed = 0;
-        loop {
-            let mut fresh = &early[fed..];
-            while !fresh.is_empty() {
-                match acceptor.read_tls(&mut fresh.by_ref()) {
-                    Ok(0) | Err(_) => break,
-                    Ok(_) => {}
-                }
-            }
-            fed = early.len();
-            match acceptor.accept() {
-                Ok(Some(accepted)) => {
-                    let hello = accepted.client_hello();
-                    seen.server_name = hello.server_name().map(str::to_ascii_lowercase);
-                    let offered = hello.alpn().into_iter().flatten();
-                    seen.application_protocols =
-                        offered.map(|protocol| String::from_utf8_lossy(protocol).into_owned()).collect();
-                    seen.hello = Some(accepted);
-                    return Ok(());
-                }
-                Ok(None) if early.len() < inspection.max_client_hello + 5 => {
-                    more(connection, socket, early).await?;
-                }
-                Ok(None) => {
-                    tracing::info!(peer = %connection.direct.ip, "a ClientHello is too long");
-                    return Err(Refusal::Handshake);
-                }
-                Err((error, mut alert)) => {
-                    tracing::info!(%error, peer = %connection.direct.ip, "a ClientHello cannot be read");
-                    let mut bytes = Vec::new();
-                    let _ = alert.write_all(&mut bytes);
-                    let _ = tokio::time::timeout(FAREWELL, socket.write_all(&bytes)).await;
-                    return Err(Refusal::Handshake);
-                }
-            }
-        }
+        return read_hello(connection, inspection, socket, early, seen).await;
     }
     if inspection.http {
         loop {
@@ -279,6 +271,78 @@ async fn look(
         }
     }
     Ok(())
+}
+
+/// Reads a ClientHello, and whom it asks for.
+async fn read_hello(
+    connection: &Connection,
+    inspection: &Inspection,
+    socket: &mut Socket,
+    early: &mut Vec<u8>,
+    seen: &mut Seen,
+) -> Result<(), Refusal> {
+    let mut acceptor = Acceptor::default();
+    let mut fed = 0;
+    loop {
+        let mut fresh = &early[fed..];
+        while !fresh.is_empty() {
+            match acceptor.read_tls(&mut fresh.by_ref()) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        fed = early.len();
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                let hello = accepted.client_hello();
+                seen.server_name = hello.server_name().map(str::to_ascii_lowercase);
+                let offered = hello.alpn().into_iter().flatten();
+                seen.application_protocols =
+                    offered.map(|protocol| String::from_utf8_lossy(protocol).into_owned()).collect();
+                seen.hello = Some(Hello::Accepted(Box::new(accepted)));
+                return Ok(());
+            }
+            Ok(None) if early.len() < inspection.max_client_hello + 5 => {
+                more(connection, socket, early).await?;
+            }
+            Ok(None) => {
+                stranger!(peer = %connection.direct.ip, "a ClientHello is too long");
+                return Err(Refusal::Handshake);
+            }
+            Err((error, mut alert)) => {
+                tracing::debug!(%error, peer = %connection.direct.ip, "a ClientHello cannot be answered");
+                let mut bytes = Vec::new();
+                let _ = alert.write_all(&mut bytes);
+                seen.hello = Some(Hello::Refused(bytes));
+                read_names(early, seen);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whom an old or odd ClientHello asks for, as far as can be told.
+fn read_names(bytes: &[u8], seen: &mut Seen) {
+    let Ok((_, record)) = tls_parser::parse_tls_plaintext(bytes) else { return };
+    let hello = record.msg.iter().find_map(|message| match message {
+        TlsMessage::Handshake(TlsMessageHandshake::ClientHello(hello)) => hello.ext,
+        _ => None,
+    });
+    let Ok((_, extensions)) = tls_parser::parse_tls_client_hello_extensions(hello.unwrap_or_default()) else {
+        return;
+    };
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_ascii_lowercase);
+    for extension in extensions {
+        match extension {
+            TlsExtension::SNI(names) => {
+                seen.server_name = names.first().and_then(|(_, name)| text(name));
+            }
+            TlsExtension::ALPN(offered) => {
+                seen.application_protocols = offered.into_iter().filter_map(text).collect();
+            }
+            _ => {}
+        }
+    }
 }
 
 /// What first bytes are in the words of `application_protocols`: none where they are not HTTP. None at all: more are needed.
@@ -308,27 +372,44 @@ async fn protect(
     worker: &Rc<Worker>,
     connection: &Connection,
     chain: &ChainTable,
-    socket: Socket,
-    seen: Seen,
+    inspection: &Inspection,
+    mut socket: Socket,
+    mut early: Vec<u8>,
+    mut seen: Seen,
 ) -> Result<Socket, Refusal> {
     let peer = &connection.direct.ip;
     let view = worker.view().chain(worker, connection.chain.get());
     let Some(context) = view.and_then(|view| view.tls.clone()) else { return Err(Refusal::Handshake) };
+    connection.deadlines.set(Limit::Handshake, Instant::now(), chain.chain.handshake_timeout);
+    // Whoever was silent while somebody looked may speak now.
+    if seen.hello.is_none() && early.is_empty() {
+        more(connection, &mut socket, &mut early).await?;
+    }
+    if seen.hello.is_none() && early.first() == Some(&TLS_HANDSHAKE) {
+        read_hello(connection, inspection, &mut socket, &mut early, &mut seen).await?;
+    }
     let Some(hello) = seen.hello else {
-        tracing::info!(%peer, "a connection without TLS came where TLS is spoken");
+        stranger!(%peer, "a connection without TLS came where TLS is spoken");
         say_and_leave(socket, PLAIN_ON_TLS).await;
         return Err(Refusal::PlainOnTls);
     };
+    let hello = match hello {
+        Hello::Accepted(hello) => *hello,
+        Hello::Refused(alert) => {
+            stranger!(%peer, "a ClientHello cannot be answered");
+            say_and_leave(socket, &alert).await;
+            return Err(Refusal::Handshake);
+        }
+    };
     if context.requires_sni() && seen.server_name.is_none() {
-        tracing::info!(%peer, "a client asked for no name where it must");
+        stranger!(%peer, "a client asked for no name where it must");
         say_and_leave(socket, UNRECOGNIZED_NAME).await;
         return Err(Refusal::Handshake);
     }
     let failed = |error: &dyn std::fmt::Display| {
-        tracing::info!(%error, %peer, name = seen.server_name.as_deref().unwrap_or_default(), "a TLS handshake failed");
+        stranger!(%error, %peer, name = seen.server_name.as_deref().unwrap_or_default(), "a TLS handshake failed");
         Refusal::Handshake
     };
-    connection.deadlines.set(Limit::Handshake, Instant::now(), chain.chain.handshake_timeout);
     // Who we say that we are, to whom it was said.
     let own = context.shows(&hello.client_hello());
     let handshake = Handshake::accept(socket, hello, &context).map_err(|error| failed(&error))?;

@@ -11,6 +11,7 @@ use proxy_core::hop::{self, CertificateDetails};
 use rustls::Connection as Session;
 
 use crate::deadline::Deadlines;
+use crate::source_limit::Admitted;
 use crate::tls::Identity;
 
 /// A client's connection.
@@ -29,6 +30,10 @@ pub(crate) struct Connection {
     /// The address that the client wanted, where that is another one.
     wanted: OnceCell<SocketAddr>,
     protection: OnceCell<Protection>,
+    /// The name that the client asked somebody else for, through us.
+    asked_for: OnceCell<String>,
+    /// The place of the client that was told of, among those of its address.
+    admitted: OnceCell<Admitted>,
     pub(crate) opened: Instant,
     /// Requests that began on it.
     pub(crate) requests: Cell<u32>,
@@ -91,6 +96,8 @@ impl Connection {
             local,
             wanted: OnceCell::new(),
             protection: OnceCell::new(),
+            asked_for: OnceCell::new(),
+            admitted: OnceCell::new(),
             opened: Instant::now(),
             requests: Cell::new(0),
             left_behind: Cell::new(None),
@@ -126,6 +133,25 @@ impl Connection {
         let _ = self.wanted.set(wanted);
     }
 
+    /// The client asks an endpoint for a name.
+    pub(crate) fn ask_for(&self, name: String) {
+        let _ = self.asked_for.set(name);
+    }
+
+    /// What a log may tell of TLS.
+    pub(crate) fn tls_facts(&self) -> TlsFacts<'_> {
+        match (self.protection(), self.asked_for.get()) {
+            (Some(protection), _) => protection.facts(),
+            (None, Some(name)) => TlsFacts { server_name: name, ..TlsFacts::default() },
+            (None, None) => TlsFacts::default(),
+        }
+    }
+
+    /// Holds a place under the limit of its address.
+    pub(crate) fn admit(&self, admitted: Admitted) {
+        let _ = self.admitted.set(admitted);
+    }
+
     /// Whom the client wanted before the kernel sent it here.
     pub(crate) fn divert(&self, wanted: SocketAddr) {
         let _ = self.wanted.set(wanted);
@@ -135,9 +161,13 @@ impl Connection {
         let _ = self.protection.set(protection);
     }
 
-    /// Whom the client wanted, where that is not us.
-    pub(crate) fn wanted(&self) -> Option<SocketAddr> {
-        self.wanted.get().copied().filter(|wanted| self.local.parse() != Ok(*wanted))
+    /// Whom the client wanted, at another port where one is given; none where that is us.
+    pub(crate) fn wanted(&self, port: Option<u16>) -> Option<SocketAddr> {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let mut wanted = canonical(*self.wanted.get()?);
+        wanted.set_port(port.unwrap_or(wanted.port()));
+        let local: Option<SocketAddr> = self.local.parse().ok();
+        (local.map(canonical) != Some(wanted)).then_some(wanted)
     }
 
     /// The address that the client wanted.

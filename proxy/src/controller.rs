@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use proxy_core::access::AccessLogConfig;
 use proxy_core::config::{Address, Cluster, ClusterName, DnsTargets, Listener, ListenerName, LoadAssignment};
-use proxy_core::snapshot::{CompileError, Snapshot};
+use proxy_core::snapshot::{CompileError, Departing, Snapshot};
 use proxy_core::xds::{AdsClient, Conclusion, Rejection, Review, Subscriptions};
 use tokio::sync::Notify;
 use xds_proto::envoy::config::core::v3::Node;
@@ -47,7 +47,7 @@ pub(crate) struct Controller {
     listening: HashMap<usize, Address>,
     subscriptions: Subscriptions,
     /// Listeners that were removed, and when those of their connections that are open still are let go.
-    departing: HashMap<ListenerName, Instant>,
+    departing: HashMap<Departing, Instant>,
     /// What has been said of `alt_stat_name` and the like need not be said again.
     said: std::collections::BTreeSet<xds_proto::gate::IgnoredField>,
     pub(crate) phase: Phase,
@@ -137,7 +137,7 @@ impl Controller {
 
     fn compile(&self, config: &proxy_core::config::Config) -> Result<Snapshot, CompileError> {
         let now = Instant::now();
-        let stays = |name: &ListenerName| self.departing.get(name).is_none_or(|end| now < *end);
+        let stays = |departing: &Departing| self.departing.get(departing).is_none_or(|end| now < *end);
         self.publisher.current().next(config, stays)
     }
 
@@ -389,12 +389,11 @@ impl Controller {
         self.keep_contexts(&snapshot);
         let wanted: HashMap<usize, Address> =
             snapshot.live_listeners().map(|(slot, listener)| (slot, listener.address.clone())).collect();
-        for (_, listener) in snapshot.live_listeners() {
-            self.departing.remove(&listener.name);
-        }
-        for (_, listener) in snapshot.listeners().filter(|(_, listener)| listener.is_departing) {
-            let end = Instant::now() + listener.http().timeouts.drain;
-            self.departing.entry(listener.name.clone()).or_insert(end);
+        let departing: HashMap<_, _> = snapshot.departing().into_iter().collect();
+        // What has come back may leave again.
+        self.departing.retain(|left, _| departing.contains_key(left));
+        for (left, time) in departing {
+            self.departing.entry(left).or_insert_with(|| Instant::now() + time);
         }
         self.publisher.publish(snapshot);
         // One whose sockets could not be shared is not in the list, so that the next change tries again.

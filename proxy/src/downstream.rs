@@ -267,8 +267,9 @@ async fn gone(client: &mut Socket) -> End {
 /// Closes our direction and reads on for a moment: closing at once would answer late bytes with a reset, which can
 /// destroy the response before the client has read it (RFC 9112 §9.6).
 pub(crate) async fn linger(mut client: Socket, time: Duration) {
-    let _ = client.shutdown().await;
     let drain = async {
+        // What TLS has to say may wait as well.
+        let _ = client.shutdown().await;
         let mut sink = [0; 4096];
         let mut total = 0;
         while total < LINGER_BYTES {

@@ -28,6 +28,7 @@ mod publish;
 mod runs;
 mod socket;
 mod source_limit;
+mod strangers;
 mod tcp;
 mod telemetry;
 mod tls;

@@ -29,7 +29,22 @@ impl Sources {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let mut admitted = Admitted { sources: self.clone(), address: None };
+        let admitted = Admitted { sources: self.clone(), address: None, counts: true };
+        self.count_address(admitted, peer, limit)
+    }
+
+    /// A place for a connection that is counted already, under the limit of the client that was told of.
+    pub(crate) fn admit_told(self: &Arc<Self>, peer: &Peer, limit: Option<SourceLimit>) -> Option<Admitted> {
+        let admitted = Admitted { sources: self.clone(), address: None, counts: false };
+        self.count_address(admitted, peer, limit)
+    }
+
+    fn count_address(
+        &self,
+        mut admitted: Admitted,
+        peer: &Peer,
+        limit: Option<SourceLimit>,
+    ) -> Option<Admitted> {
         let (Some(address), Some(limit)) = (peer.ip_address(), limit) else { return Some(admitted) };
         if address.is_loopback() && !limit.includes_loopback {
             return Some(admitted);
@@ -55,11 +70,13 @@ pub(crate) struct Admitted {
     sources: Arc<Sources>,
     /// Where it counts against a limit by address.
     address: Option<IpAddr>,
+    /// It counts against the limit of all.
+    counts: bool,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.sources.total.fetch_sub(1, Ordering::Relaxed);
+        self.sources.total.fetch_sub(usize::from(self.counts), Ordering::Relaxed);
         let Some(address) = self.address else { return };
         let mut by_address = self.sources.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_address.get_mut(&address) {

@@ -10,7 +10,7 @@ mod histogram;
 mod metrics;
 mod registry;
 
-pub(crate) use cells::{ArmCells, ClusterCells, ListenerCells, WorkerCells};
+pub(crate) use cells::{ArmCells, ClusterCells, ListenerCells, TcpCells, WorkerCells};
 pub(crate) use envoy::{ServerState, Stat};
 pub(crate) use histogram::Lapse;
 pub(crate) use registry::{ArmKey, ListenerKey, Registry};

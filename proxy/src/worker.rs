@@ -121,6 +121,8 @@ pub(crate) struct Worker {
     exchanges: RefCell<Vec<Box<Exchange>>>,
     body_buffers: RefCell<Vec<Vec<u8>>>,
     pub(crate) runs: Runs,
+    /// The same for requests on streams.
+    pub(crate) stream_runs: Runs,
     /// Open connections, by number.
     connections: RefCell<HashMap<u64, OpenTask>>,
     next_connection: Cell<u64>,
@@ -254,6 +256,7 @@ impl Worker {
             exchanges: RefCell::default(),
             body_buffers: RefCell::default(),
             runs: Runs::default(),
+            stream_runs: Runs::default(),
             connections: RefCell::default(),
             next_connection: Cell::new(0),
             most_connections: Cell::new(0),
@@ -339,6 +342,7 @@ impl Worker {
         self.most_connections.set(open);
         self.connections.borrow_mut().shrink_to(2 * open);
         self.runs.shrink_to(open);
+        self.stream_runs.shrink_to(open);
         let mut exchanges = self.exchanges.borrow_mut();
         exchanges.truncate(open);
         exchanges.shrink_to_fit();

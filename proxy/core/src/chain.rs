@@ -2,8 +2,10 @@
 //!
 //! What is set is compared in a fixed order, as in Envoy: the port that the client wanted, the address, the server name, the
 //! transport protocol, the application protocol, where the connection comes from, how far away the client is, its address and
-//! its port. At each step only the most specific of the chains that are left stay; there is no way back.
+//! its port. At each step only the most specific of the chains that are left stay; there is no way back, but to the default
+//! chain.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::config::{AddressRange, ChainMatch, FilterChain, ServerName, SourceKind, TransportProtocol};
@@ -30,8 +32,8 @@ type Step<'a> = dyn Fn(&ChainMatch) -> Option<usize> + 'a;
 
 /// The chain that serves a connection, by its index. Cost: one look at each chain for each step.
 pub fn choose(chains: &[FilterChain], facts: &ConnectionFacts<'_>) -> Option<usize> {
-    let default = chains.len().checked_sub(1).filter(|last| chains[*last].matching.is_none());
-    if chains.len() == 1 && default.is_some() {
+    let default = chains.iter().position(|chain| chain.matching.is_none());
+    if let [FilterChain { matching: None, .. }] = chains {
         return default;
     }
     let mut left: Vec<(usize, &ChainMatch)> =
@@ -41,7 +43,7 @@ pub fn choose(chains: &[FilterChain], facts: &ConnectionFacts<'_>) -> Option<usi
         &|m| within(&m.destinations, facts.destination.map(|(address, _)| address)),
         &|m| named(&m.server_names, facts.server_name),
         &|m| any_or(m.transport, |transport| facts.is_tls == (transport == TransportProtocol::Tls)),
-        &|m| one_of(&m.application_protocols, |wanted| facts.application_protocols.contains(&&**wanted)),
+        &|m| offered(&m.application_protocols, facts.application_protocols),
         &|m| within(&m.direct_sources, facts.direct_source),
         &|m| any_or((m.source_kind != SourceKind::Any).then_some(m.source_kind), |kind| is_of(kind, facts)),
         &|m| within(&m.sources, facts.source.map(|(address, _)| address)),
@@ -53,6 +55,47 @@ pub fn choose(chains: &[FilterChain], facts: &ConnectionFacts<'_>) -> Option<usi
         left = ranked.into_iter().filter(|(rank, _)| Some(*rank) == best).map(|(_, chain)| chain).collect();
     }
     left.first().map(|(index, _)| *index).or(default)
+}
+
+/// The first two of these matches that some connection fits equally well, by their numbers: which of them served it
+/// would depend on their order alone.
+pub fn overlap<'a>(matches: impl IntoIterator<Item = &'a ChainMatch>) -> Option<(usize, usize)> {
+    let mut by_name: HashMap<Option<&ServerName>, Vec<(usize, &ChainMatch)>> = HashMap::new();
+    for (number, matching) in matches.into_iter().enumerate() {
+        let names = matching.server_names.iter().map(Some);
+        let unnamed = matching.server_names.is_empty().then_some(None);
+        for name in names.chain(unnamed) {
+            let others = by_name.entry(name).or_default();
+            if let Some((other, _)) =
+                others.iter().find(|(other, m)| *other != number && is_ambiguous(m, matching))
+            {
+                return Some((*other, number));
+            }
+            others.push((number, matching));
+        }
+    }
+    None
+}
+
+/// Whether two matches are equally specific, beside their names, for some connection.
+fn is_ambiguous(one: &ChainMatch, other: &ChainMatch) -> bool {
+    fn share<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+        (one.is_empty() && other.is_empty()) || one.iter().any(|item| other.contains(item))
+    }
+    fn share_ranges(one: &[AddressRange], other: &[AddressRange]) -> bool {
+        let everything =
+            |ranges: &[AddressRange]| ranges.is_empty() || ranges.iter().any(|range| range.bits == 0);
+        (everything(one) && everything(other))
+            || one.iter().any(|range| range.bits > 0 && other.contains(range))
+    }
+    one.destination_port == other.destination_port
+        && one.transport == other.transport
+        && one.source_kind == other.source_kind
+        && share_ranges(&one.destinations, &other.destinations)
+        && share_ranges(&one.direct_sources, &other.direct_sources)
+        && share_ranges(&one.sources, &other.sources)
+        && share(&one.application_protocols, &other.application_protocols)
+        && share(&one.source_ports, &other.source_ports)
 }
 
 /// Nothing wanted is the least specific; what is wanted must hold.
@@ -70,13 +113,22 @@ fn one_of<T>(wanted: &[T], holds: impl Fn(&T) -> bool) -> Option<usize> {
     }
 }
 
-/// The longest range that holds the address.
+/// The protocol that the client likes best among those that some chain is for.
+fn offered(wanted: &[Box<str>], offers: &[&str]) -> Option<usize> {
+    if wanted.is_empty() {
+        return Some(0);
+    }
+    let best = offers.iter().position(|offer| wanted.iter().any(|wanted| **wanted == **offer))?;
+    Some(offers.len() - best)
+}
+
+/// The longest range that holds the address. One that holds all of them says as little as none.
 fn within(ranges: &[AddressRange], address: Option<IpAddr>) -> Option<usize> {
     if ranges.is_empty() {
         return Some(0);
     }
     let address = address?;
-    ranges.iter().filter(|range| range.contains(address)).map(|range| usize::from(range.bits) + 1).max()
+    ranges.iter().filter(|range| range.contains(address)).map(|range| usize::from(range.bits)).max()
 }
 
 /// The exact name before the longest suffix.
@@ -214,5 +266,48 @@ mod tests {
         assert_eq!(to("198.51.100.1", 80, "127.0.0.1", 8), Some(3));
         assert_eq!(to("198.51.100.1", 80, "198.51.100.1", 8), Some(3));
         assert_eq!(to("198.51.100.1", 80, "192.0.2.1", 8), Some(4));
+    }
+
+    #[test]
+    fn a_chain_without_conditions_is_no_default() {
+        let tls =
+            ChainMatch { destination_port: Some(8443), transport: Some(TransportProtocol::Tls), ..any() };
+        let facts = ConnectionFacts {
+            destination: Some(("10.0.0.1".parse().expect("an address"), 8443)),
+            ..Default::default()
+        };
+        assert_eq!(
+            choose(&chains(vec![Some(tls.clone()), Some(any())]), &facts),
+            None,
+            "the port was chosen first"
+        );
+        assert_eq!(choose(&chains(vec![Some(tls), Some(any()), None]), &facts), Some(2));
+    }
+
+    #[test]
+    fn the_clients_order_of_protocols_counts() {
+        let speaks =
+            |protocol: &str| Some(ChainMatch { application_protocols: vec![protocol.into()], ..any() });
+        let chains = chains(vec![speaks("http/1.1"), speaks("h2")]);
+        let to = |offers: &[&str]| {
+            choose(&chains, &ConnectionFacts { application_protocols: offers, ..Default::default() })
+        };
+        assert_eq!(to(&["h2", "http/1.1"]), Some(1));
+        assert_eq!(to(&["http/1.1", "h2"]), Some(0));
+        assert_eq!(to(&["spdy"]), None);
+    }
+
+    #[test]
+    fn matches_that_only_their_order_tells_apart_are_found() {
+        let between = |one: ChainMatch, other: ChainMatch| overlap([&one, &other]);
+        assert_eq!(between(names(&["a", "b"]), names(&["b"])), Some((0, 1)));
+        assert_eq!(between(names(&["a", "b"]), names(&["*.b"])), None);
+        assert_eq!(between(any(), any()), Some((0, 1)));
+        let everywhere = ChainMatch { sources: vec![range("0.0.0.0/0")], ..any() };
+        assert_eq!(between(any(), everywhere), Some((0, 1)));
+        let ports = |ports: &[u16]| ChainMatch { source_ports: ports.to_vec(), ..any() };
+        assert_eq!(between(ports(&[1, 2]), ports(&[2, 3])), Some((0, 1)));
+        assert_eq!(between(ports(&[1, 2]), ports(&[3])), None);
+        assert_eq!(between(ports(&[1, 2]), any()), None, "one says more");
     }
 }

@@ -4,7 +4,7 @@
 //! only proxies use among themselves are not passed on. Elsewhere the hop before is trusted and only gaps are filled.
 //! Lines that the client's `Connection` nominated are gone before anything is added here.
 
-use crate::http1::{HeaderId, RequestHead};
+use crate::http1::{HeaderId, HeaderSpan, RequestHead};
 
 /// How this hop treats the headers that speak about hops.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +138,8 @@ pub fn apply(
     let appends = rules.is_edge && rules.appends_forwarded_for && !peer.address.is_empty();
     let mut forwarded_for = false;
     let keeps_certificate = keeps_certificate(rules.client_certificate.rule, peer);
+    // Before its lines go: what is kept of them stands in one line with ours.
+    add_certificate(rules.client_certificate.rule, peer, buffer, head, added);
     for line in &mut head.headers {
         if line.dropped {
             continue;
@@ -163,7 +165,7 @@ pub fn apply(
                 line.dropped = true;
             }
             HeaderId::XForwardedClientCert => match rules.client_certificate.rule {
-                // Written below, in one line with ours.
+                // Written above, in one line with ours.
                 ForwardedCertificate::Append => line.dropped = true,
                 _ => line.dropped = !keeps_certificate,
             },
@@ -182,7 +184,6 @@ pub fn apply(
             false => b"x-forwarded-proto: http\r\n",
         });
     }
-    add_certificate(rules.client_certificate.rule, peer, buffer, head, added);
     if strangers && !head.authority.is_empty() {
         added.extend_from_slice(b"x-forwarded-host: ");
         added.extend_from_slice(head.authority.slice(buffer));
@@ -221,7 +222,8 @@ fn add_certificate(
     let Some(certificate) = peer.certificate.filter(|_| tells) else { return };
     added.extend_from_slice(b"x-forwarded-client-cert: ");
     if rule == ForwardedCertificate::Append {
-        for line in head.headers.iter().filter(|line| line.id == HeaderId::XForwardedClientCert) {
+        let kept = |line: &&HeaderSpan| line.id == HeaderId::XForwardedClientCert && !line.dropped;
+        for line in head.headers.iter().filter(kept) {
             added.extend_from_slice(line.value.slice(buffer));
             added.push(b',');
         }
@@ -267,6 +269,42 @@ mod tests {
         let edits = RequestEdits { added: &added, ..RequestEdits::default() };
         write_request(&mut out, text.as_bytes(), &head, &edits);
         String::from_utf8(out).expect("text")
+    }
+
+    fn with_certificate(rule: ForwardedCertificate, certificate: Option<&str>, lines: &str) -> Vec<String> {
+        let mut rules = EDGE();
+        rules.client_certificate.rule = rule;
+        let text = format!("GET / HTTP/1.1\r\nHost: shop\r\n{lines}\r\n");
+        let mut head = RequestHead::default();
+        assert_eq!(parse_request(text.as_bytes(), &RequestRules::default(), &mut head), Ok(true));
+        let (mut added, mut out) = (Vec::new(), Vec::new());
+        let peer = Peer { certificate, ..Peer::plain("192.0.2.7") };
+        apply(&rules, peer, text.as_bytes(), &mut head, || request_id(1, 2), &mut added);
+        let edits = RequestEdits { added: &added, ..RequestEdits::default() };
+        write_request(&mut out, text.as_bytes(), &head, &edits);
+        let out = String::from_utf8(out).expect("text");
+        let line =
+            |line: &str| line.to_lowercase().strip_prefix("x-forwarded-client-cert: ").map(str::to_owned);
+        out.lines().filter_map(line).collect()
+    }
+
+    #[test]
+    fn what_a_client_says_of_certificates_is_believed_by_rule() {
+        use ForwardedCertificate::{AlwaysForward, Append, ForwardOnly, Sanitize, Set};
+
+        const SAID: &str = "X-Forwarded-Client-Cert: hash=a\r\nx-forwarded-client-cert: hash=b\r\n";
+        for (rule, with, without) in [
+            (Sanitize, vec![], vec![]),
+            (ForwardOnly, vec!["hash=a", "hash=b"], vec![]),
+            (Append, vec!["hash=a,hash=b,hash=own"], vec![]),
+            (Set, vec!["hash=own"], vec![]),
+            (AlwaysForward, vec!["hash=a", "hash=b"], vec!["hash=a", "hash=b"]),
+        ] {
+            assert_eq!(with_certificate(rule, Some("hash=own"), SAID), with, "{rule:?}, with a certificate");
+            assert_eq!(with_certificate(rule, None, SAID), without, "{rule:?}, without one");
+        }
+        let nominated = format!("Connection: x-forwarded-client-cert\r\n{SAID}");
+        assert_eq!(with_certificate(Append, Some("hash=own"), &nominated), ["hash=own"]);
     }
 
     fn client(rules: &HopRules, lines: &str) -> String {

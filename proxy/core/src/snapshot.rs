@@ -44,15 +44,26 @@ pub struct ListenerTable {
     pub is_departing: bool,
     /// As it was configured.
     pub listener: Arc<Listener>,
-    /// Chains by their place: an index, for as long as the chain is there.
+    /// Chains that are gone or have become others, for the connections that they have.
+    departing: Box<[Arc<ChainTable>]>,
+    /// Chains by their place: an index into both lists together, for as long as the chain is there.
     places: Box<[Option<usize>]>,
+}
+
+/// What was removed and serves the connections that it has: a listener, or one of its chains by its place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Departing {
+    /// The listener.
+    pub listener: ListenerName,
+    /// The chain, where the listener is still there.
+    pub chain: Option<usize>,
 }
 
 /// A filter chain and its routes.
 #[derive(Debug)]
 pub struct ChainTable {
-    /// What its connections know it by. A chain keeps its place from one snapshot to the next, by its name, or by its
-    /// index where it has none.
+    /// What its connections know it by. A chain keeps its place from one snapshot to the next for as long as it takes the
+    /// same connections and protects them alike: a connection is never served by what would not have taken it.
     pub place: usize,
     /// Its routes.
     pub routes: Arc<RouteTable>,
@@ -60,7 +71,7 @@ pub struct ChainTable {
     pub http: Arc<HttpOptions>,
     /// As it was configured.
     pub chain: FilterChain,
-    /// The listener that it is a part of was removed.
+    /// It was removed, or the listener that it is a part of.
     pub is_departing: bool,
 }
 
@@ -72,7 +83,17 @@ impl ListenerTable {
 
     /// The chain at a place, if it is there still.
     pub fn chain(&self, place: usize) -> Option<&Arc<ChainTable>> {
-        self.chains.get((*self.places.get(place)?)?)
+        self.all_chains().nth((*self.places.get(place)?)?)
+    }
+
+    /// Those that take connections, and those that have some still.
+    pub fn all_chains(&self) -> impl Iterator<Item = &Arc<ChainTable>> {
+        self.chains.iter().chain(&self.departing)
+    }
+
+    /// How many places there are or were.
+    pub fn places(&self) -> usize {
+        self.places.len()
     }
 
     /// The settings that hold before a chain is chosen, and for the listener as a whole: the first chain's.
@@ -147,6 +168,21 @@ impl Snapshot {
     /// All listeners with their slots, without those that were removed.
     pub fn live_listeners(&self) -> impl Iterator<Item = (usize, &Arc<ListenerTable>)> {
         self.listeners().filter(|(_, listener)| !listener.is_departing)
+    }
+
+    /// What departs, each with the time that it may take.
+    pub fn departing(&self) -> Vec<(Departing, Duration)> {
+        let mut found = Vec::new();
+        for (_, table) in self.listeners() {
+            let departing = |chain| Departing { listener: table.name.clone(), chain };
+            if table.is_departing {
+                found.push((departing(None), table.http().timeouts.drain));
+                continue;
+            }
+            let chains = table.departing.iter();
+            found.extend(chains.map(|chain| (departing(Some(chain.place)), chain.http.timeouts.drain)));
+        }
+        found
     }
 
     /// All listeners with their slots, removed ones that still have connections included.

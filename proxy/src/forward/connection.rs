@@ -14,7 +14,7 @@ use super::tunnel::{self, Carried};
 use super::{Reason, RequestContext, Routed, choose_arm, find_route};
 use crate::exchange::Exchange;
 use crate::socket::Socket;
-use crate::telemetry::Lapse;
+use crate::telemetry::TcpCells;
 use crate::upstream::{Demand, InFlight};
 
 /// What stands for a request where there is none: the only route of a TCP proxy takes everything.
@@ -52,13 +52,26 @@ pub(crate) async fn carry_connection(
     exchange.progress.sent = carried.down;
     let duration = Instant::now().saturating_duration_since(cx.started).as_micros() as u64;
     if let Some(route) = &routed.route {
-        route.cells[routed.arm].connection(failure.is_none(), Lapse::of(duration));
+        route.cells[routed.arm].connection(failure.is_none(), carried.up, carried.down);
     }
+    count(&cx.chain.cells.tcp, failure, &carried);
     if !cx.chain.logs.is_empty() {
         let record = record(cx, &routed, exchange, 0, failure, duration);
         // There was no request.
         let record = Record { request: None, response: None, added: &[], rewritten: &[], ..record };
         cx.chain.logs.iter().for_each(|log| log.write(&record));
+    }
+}
+
+fn count(cells: &TcpCells, failure: Option<Reason>, carried: &Carried) {
+    cells.connections.add(1);
+    cells.received.add(carried.up);
+    cells.sent.add(carried.down);
+    match failure {
+        Some(Reason::NoCluster | Reason::NoRoute) => cells.no_route.add(1),
+        Some(Reason::TunnelIdleTimeout) => cells.idle_timeouts.add(1),
+        Some(Reason::LifetimeReached) => cells.lifetimes.add(1),
+        _ => {}
     }
 }
 
@@ -101,10 +114,7 @@ async fn carry(
         };
         exchange.progress.attempts += 1;
         match picked.pool.acquire(&demand).await {
-            Ok(leased) => {
-                cluster.cells.sent.add(1);
-                break (leased, in_flight);
-            }
+            Ok(leased) => break (leased, in_flight),
             Err(reason) if left == 0 => return Err(reason.into()),
             Err(_) => {}
         }

@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use proxy_core::access::{Record, TlsFacts};
+use proxy_core::access::Record;
 use proxy_core::grpc;
 use proxy_core::hop;
 
 use super::{Reason, RequestContext, Routed};
-use crate::connection::Protection;
 use crate::exchange::{Exchange, Progress};
 use crate::telemetry::Lapse;
 
@@ -99,6 +98,6 @@ pub(super) fn record<'a>(
         client: hop::client_address(&cx.http().hop, &peer.ip, buffer, head),
         local_address: &cx.connection.local,
         is_http2: cx.stream.is_some(),
-        tls: cx.connection.protection().map_or_else(TlsFacts::default, Protection::facts),
+        tls: cx.connection.tls_facts(),
     }
 }

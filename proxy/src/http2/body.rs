@@ -19,14 +19,22 @@ pub(super) struct Incoming {
     read: usize,
     /// What is left of the last DATA frame.
     data: Bytes,
+    /// Bytes that are still to come, where a length was stated.
+    left: Option<u64>,
     ended: bool,
 }
 
 impl Incoming {
-    /// `text` is read before the body.
-    pub(super) fn new(body: RecvStream, form: BodyForm, text: Vec<u8>) -> Self {
+    /// `text` is read before the body, which has a length where one was stated.
+    pub(super) fn new(body: RecvStream, form: BodyForm, text: Vec<u8>, length: Option<u64>) -> Self {
         let ended = form == BodyForm::Empty;
-        Self { body, form, text, read: 0, data: Bytes::new(), ended }
+        Self { body, form, text, read: 0, data: Bytes::new(), left: length, ended }
+    }
+
+    /// A stream of which everything was read but its end, which may come any moment.
+    pub(super) fn into_end(self) -> Option<RecvStream> {
+        let is_read = self.left == Some(0) && self.data.is_empty();
+        (is_read && !self.body.is_end_stream()).then_some(self.body)
     }
 
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -89,6 +97,7 @@ impl Incoming {
         }
         let piece = self.data.split_to(self.data.len().min(buf.remaining()));
         buf.put_slice(&piece);
+        self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
         // What was taken makes room for more. (It fails where the stream is over, which needs none.)
         let _ = self.body.flow_control().release_capacity(piece.len());
         if self.data.is_empty() {

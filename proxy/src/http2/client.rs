@@ -4,6 +4,7 @@
 mod stream;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::client::{Builder, Connection, SendRequest};
 use proxy_core::config::Http2Options;
 use proxy_core::http2::{Meter, Side};
@@ -20,13 +22,21 @@ use tokio::task::AbortHandle;
 use super::keepalive::Keepalive;
 use super::wire::Wire;
 use crate::socket::Socket;
+use crate::stranger;
 
 /// Bytes of a response's head, beyond which the library does not keep it. The listener's own limit holds after that.
 const MAX_HEAD: u32 = 8 << 20;
 /// Streams that are opened before the endpoint has said how many it takes (RFC 9113 §6.5.2 recommends no fewer).
 const FIRST_STREAMS: usize = 100;
-/// Bytes of requests that one connection may have waiting in the library.
+/// Bytes of a request that may wait in the library, for each stream.
 const SEND_BUFFER: usize = 64 << 10;
+/// Streams whose end is waited for at most; of more, the first ones are reset.
+const MAX_ENDING: usize = 64;
+/// Streams that we have reset and remember for a moment.
+const REMEMBERED_RESETS: usize = 1_024;
+/// Bytes that small DATA frames which wait may cost beyond what they hold. One stream whose client reads slowly must not
+/// end all of them.
+const FRAME_BUDGET: usize = 64 << 20;
 
 /// A connection to an endpoint, and how many streams are open on it.
 #[derive(Debug)]
@@ -58,18 +68,22 @@ struct State {
     awaits_greeting: RefCell<Vec<Waker>>,
     /// Whether the endpoint is there shall be asked before the next request.
     doubted: Cell<bool>,
+    /// Responses that were read, and whose end is still to come.
+    ending: RefCell<VecDeque<RecvStream>>,
     driver: RefCell<Option<Waker>>,
 }
 
 impl Trunk {
-    /// Begins to speak. Nothing is waited for: the first request leaves with the preface.
+    /// Begins to speak, with responses' heads of up to `head_bytes`. Nothing is waited for: the first request leaves with the preface.
     pub(crate) async fn open(
         socket: Socket,
         options: &Http2Options,
+        head_bytes: usize,
         is_tls: bool,
         percent: u32,
     ) -> Option<Self> {
-        let wire = Wire::new(socket, Vec::new(), Meter::new(Side::Client, options.meter));
+        let wire =
+            Wire::new(socket, Vec::new(), Meter::new(Side::Client, options.meter.for_heads(head_bytes)));
         let mut builder = Builder::new();
         builder
             .initial_window_size(options.stream_window)
@@ -78,6 +92,10 @@ impl Trunk {
             .max_header_list_size(MAX_HEAD)
             .header_table_size(options.header_table_bytes)
             .enable_push(false)
+            // What crosses a reset of ours is no error, however many calls clients give up.
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
+            .max_local_error_reset_streams(None)
+            .data_frame_budget(FRAME_BUDGET)
             .max_send_buffer_size(SEND_BUFFER);
         let (requests, library) = builder.handshake(wire.clone()).await.ok()?;
         let state = Rc::<State>::default();
@@ -160,6 +178,31 @@ impl State {
         io::Error::new(io::ErrorKind::ConnectionRefused, error)
     }
 
+    /// Waits for the end of a stream of which everything else was read.
+    fn await_end(&self, body: RecvStream) {
+        let mut ending = self.ending.borrow_mut();
+        if ending.len() == MAX_ENDING {
+            ending.pop_front();
+        }
+        ending.push_back(body);
+        drop(ending);
+        self.wake_driver();
+    }
+
+    fn poll_ends(&self, cx: &mut Context<'_>) {
+        self.ending.borrow_mut().retain_mut(|body| {
+            loop {
+                match body.poll_data(cx) {
+                    Poll::Ready(Some(Ok(data))) => {
+                        let _ = body.flow_control().release_capacity(data.len());
+                    }
+                    Poll::Ready(Some(Err(_)) | None) => return false,
+                    Poll::Pending => return true,
+                }
+            }
+        });
+    }
+
     fn wake_driver(&self) {
         if let Some(driver) = self.driver.take() {
             driver.wake();
@@ -190,7 +233,7 @@ impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let polled = Pin::new(&mut self.library).poll(cx);
         if let Some(excess) = self.wire.excess() {
-            tracing::info!(%excess, "an endpoint's HTTP/2 connection is ended");
+            stranger!(%excess, "an endpoint's HTTP/2 connection is ended");
             return Poll::Ready(());
         }
         if !self.state.greeted.get() && self.wire.has_settings() {
@@ -200,6 +243,9 @@ impl Driver {
             self.state.leaving.set(true);
         }
         let state = self.state.clone();
+        if !state.ending.borrow().is_empty() {
+            state.poll_ends(cx);
+        }
         if state.doubted.take() {
             self.keepalive.ask(|| self.library.ping_pong());
         }

@@ -23,14 +23,17 @@ use crate::connection::Connection;
 use crate::deadline::Limit;
 use crate::downstream;
 use crate::socket::Socket;
+use crate::stranger;
 use crate::worker::Worker;
 
 /// How long a connection that ends may take to say so.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Streams that were reset and are remembered for a moment, so that what crosses the reset is no error.
 const REMEMBERED_RESETS: usize = 100;
-/// Bytes of responses that one connection may have waiting in the library.
-const SEND_BUFFER: usize = 64 << 10;
+/// Bytes of a response that may wait in the library, for each stream.
+const SEND_BUFFER: usize = 32 << 10;
+/// Bytes that small DATA frames which wait may cost beyond what they hold. Windows bound what they hold.
+const FRAME_BUDGET: usize = 4 << 20;
 
 type Library = h2::server::Connection<Wire, Bytes>;
 type Request = (http::Request<RecvStream>, SendResponse<Bytes>);
@@ -46,7 +49,11 @@ pub(super) struct Streams {
 pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, socket: Socket, early: Vec<u8>) {
     let Some(chain) = worker.view().chain(&worker, connection.chain.get()) else { return };
     let http = chain.http();
-    let wire = Wire::new(socket, early, Meter::new(Side::Server, http.http2.meter));
+    let wire = Wire::new(
+        socket,
+        early,
+        Meter::new(Side::Server, http.http2.meter.for_heads(http.requests.limits.head_bytes)),
+    );
     connection.deadlines.set(Limit::Header, Instant::now(), http.timeouts.header);
     let Some(library) = shake_hands(&connection, &wire, http).await else { return };
     connection.deadlines.clear(Limit::Header);
@@ -98,7 +105,9 @@ async fn shake_hands(connection: &Connection, wire: &Wire, http: &HttpOptions) -
         .header_table_size(options.header_table_bytes)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
         .max_pending_accept_reset_streams(options.meter.resets as usize)
-        .max_local_error_reset_streams(Some(options.meter.resets as usize))
+        // The meter counts them, over time.
+        .max_local_error_reset_streams(None)
+        .data_frame_budget(FRAME_BUDGET)
         .max_send_buffer_size(SEND_BUFFER);
     if offers_connect {
         builder.enable_connect_protocol();
@@ -171,7 +180,7 @@ impl Driver {
         if let Some(excess) = self.wire.excess().filter(|_| !self.ended_by_us) {
             let streams = &self.streams;
             streams.worker.cells.http2_floods.add(1);
-            tracing::info!(%excess, peer = %streams.connection.peer().ip, "an HTTP/2 connection is ended");
+            stranger!(%excess, peer = %streams.connection.peer().ip, "an HTTP/2 connection is ended");
             self.ended_by_us = true;
             self.library.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             self.limit_farewell();
@@ -212,10 +221,10 @@ impl Driver {
             return;
         }
         let is_idle = open.get() == 0;
-        let timeouts = worker.timeouts(connection);
         if stalled {
+            let timeouts = worker.timeouts(connection);
             let time = timeouts.map_or(Some(FAREWELL), |timeouts| timeouts.write);
-            if !connection.deadlines.is_set(Limit::ClientStall) {
+            if self.wire.take_moved() || !connection.deadlines.is_set(Limit::ClientStall) {
                 connection.deadlines.set(Limit::ClientStall, Instant::now(), time);
             }
         } else {
@@ -223,7 +232,10 @@ impl Driver {
         }
         match (is_idle, connection.is_idle.replace(is_idle)) {
             (true, true) if connection.deadlines.is_set(Limit::KeepAlive) => {}
-            (true, _) => downstream::rest(worker, connection, Instant::now()),
+            (true, _) => {
+                self.wire.rest();
+                downstream::rest(worker, connection, Instant::now());
+            }
             (false, _) => connection.deadlines.clear(Limit::KeepAlive),
         }
     }
@@ -231,15 +243,18 @@ impl Driver {
     /// Serves a stream in a task of its own.
     fn start(&self, (request, respond): Request) {
         let open = OpenStream::new(&self.streams);
+        let worker = self.streams.worker.clone();
+        // What a stream needs to remember is large, and kept for the next one.
+        let mut run = worker.stream_runs.start(stream::serve(open, request, respond));
         tokio::task::spawn_local(async move {
-            stream::serve(&open.0, request, respond).await;
-            drop(open);
+            run.finish().await;
+            worker.stream_runs.keep(run);
         });
     }
 }
 
 /// Counts a stream until it ends, in whichever way. The runtime catches a task's panic.
-struct OpenStream(Rc<Streams>);
+pub(super) struct OpenStream(Rc<Streams>);
 
 impl OpenStream {
     fn new(streams: &Rc<Streams>) -> Self {

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use proxy_core::http2::{Excess, Meter};
@@ -17,8 +17,10 @@ use crate::socket::Socket;
 
 /// Bytes that may wait while the peer takes none.
 const MAX_WAITING: usize = 256 << 10;
-/// Room that is kept when nothing waits.
-const KEPT: usize = 16 << 10;
+/// Room that is kept while there is something to say every now and then.
+const KEPT: usize = 64 << 10;
+/// Bytes that have left, beyond which their room is used again.
+const LEFT: usize = 64 << 10;
 
 /// One connection's bytes, shared by the library and the driver.
 #[derive(Debug, Clone)]
@@ -31,14 +33,17 @@ struct Inner {
     early: Vec<u8>,
     out: Vec<u8>,
     written: usize,
+    /// Bytes have left since somebody asked.
+    has_moved: bool,
     meter: Meter,
     excess: Option<Excess>,
 }
 
 impl Wire {
     pub(super) fn new(socket: Socket, early: Vec<u8>, meter: Meter) -> Self {
-        let out = Vec::with_capacity(KEPT);
-        Self(Rc::new(RefCell::new(Inner { socket, early, out, written: 0, meter, excess: None })))
+        let inner =
+            Inner { socket, early, out: Vec::new(), written: 0, has_moved: false, meter, excess: None };
+        Self(Rc::new(RefCell::new(inner)))
     }
 
     /// What there was too much of, if there was.
@@ -61,6 +66,19 @@ impl Wire {
         Rc::into_inner(self.0).map(|inner| inner.into_inner().socket)
     }
 
+    /// Whether bytes have left since this was asked last.
+    pub(super) fn take_moved(&self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().has_moved)
+    }
+
+    /// Holds nothing while there is nothing to say.
+    pub(super) fn rest(&self) {
+        let inner = &mut *self.0.borrow_mut();
+        if inner.out.is_empty() {
+            inner.out = Vec::new();
+        }
+    }
+
     /// Writes what has gathered.
     pub(super) fn poll_write_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_write_out(cx)
@@ -72,9 +90,19 @@ impl Inner {
         while self.written < self.out.len() {
             match Pin::new(&mut self.socket).poll_write(cx, &self.out[self.written..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(count)) => self.written += count,
+                Poll::Ready(Ok(count)) => {
+                    self.written += count;
+                    self.has_moved = true;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // A peer that always leaves something would otherwise have all that ever left kept.
+                    if self.written >= LEFT {
+                        self.out.drain(..self.written);
+                        self.written = 0;
+                    }
+                    return Poll::Pending;
+                }
             }
         }
         self.out.clear();
@@ -93,7 +121,7 @@ impl Inner {
 
     fn gather(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
-        if let Err(excess) = self.meter.sent(bytes, Instant::now()) {
+        if let Err(excess) = self.meter.sent(bytes, Instant::now) {
             self.excess.get_or_insert(excess);
         }
     }
@@ -121,7 +149,7 @@ impl AsyncRead for Wire {
             }
         }
         let fresh = &buf.filled()[before..];
-        if let Err(excess) = inner.meter.received(fresh, Instant::now()) {
+        if let Err(excess) = inner.meter.received(fresh, Instant::now) {
             inner.excess = Some(excess);
             buf.set_filled(before);
             return Poll::Pending;
@@ -133,11 +161,7 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let inner = &mut *self.0.borrow_mut();
-        match inner.poll_room(cx) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => return Poll::Pending,
-        }
+        ready!(inner.poll_room(cx))?;
         inner.gather(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -148,11 +172,7 @@ impl AsyncWrite for Wire {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let inner = &mut *self.0.borrow_mut();
-        match inner.poll_room(cx) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => return Poll::Pending,
-        }
+        ready!(inner.poll_room(cx))?;
         slices.iter().for_each(|slice| inner.gather(slice));
         Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
     }

@@ -75,6 +75,19 @@ pub(crate) struct ArmCells {
     pub(crate) spilled: Counter,
     /// Calls of gRPC by status; most arms have none.
     grpc: OnceLock<Box<[Counter; 17]>>,
+    /// Connections of a TCP proxy; most arms have none.
+    carried: OnceLock<Box<Carried>>,
+}
+
+/// Connections that went to endpoints as they were.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    /// Those that something ended, and those that ended in peace.
+    pub(crate) connections: [Counter; 2],
+    /// Bytes from clients.
+    pub(crate) received: Counter,
+    /// Bytes to clients.
+    pub(crate) sent: Counter,
 }
 
 impl ArmCells {
@@ -90,10 +103,17 @@ impl ArmCells {
         self.grpc.get().into_iter().flat_map(|counters| counters.iter().map(Counter::value))
     }
 
-    /// A connection that was carried as a whole: one that ended well counts as 2xx, so that splits of both can be compared.
-    pub(crate) fn connection(&self, is_well: bool, lapse: Lapse) {
-        self.classes[if is_well { 1 } else { 4 }].add(1);
-        self.duration.record(lapse);
+    /// Counts a connection that was carried as a whole, and its bytes both ways.
+    pub(crate) fn connection(&self, is_well: bool, received: u64, sent: u64) {
+        let carried = self.carried.get_or_init(Box::default);
+        carried.connections[usize::from(is_well)].add(1);
+        carried.received.add(received);
+        carried.sent.add(sent);
+    }
+
+    /// Connections that were carried as a whole.
+    pub(crate) fn carried(&self) -> Option<&Carried> {
+        self.carried.get().map(|carried| &**carried)
     }
 
     #[inline]
@@ -105,6 +125,17 @@ impl ArmCells {
     }
 }
 
+/// What one worker counts of a TCP proxy, in Envoy's terms.
+#[derive(Debug, Default)]
+pub(crate) struct TcpCells {
+    pub(crate) connections: Counter,
+    pub(crate) received: Counter,
+    pub(crate) sent: Counter,
+    pub(crate) no_route: Counter,
+    pub(crate) idle_timeouts: Counter,
+    pub(crate) lifetimes: Counter,
+}
+
 /// What one worker counts for one listener.
 #[derive(Debug, Default)]
 pub(crate) struct ListenerCells {
@@ -114,6 +145,8 @@ pub(crate) struct ListenerCells {
     pub(crate) connections_refused: Counter,
     /// Requests that began.
     pub(crate) requests: Counter,
+    /// What a TCP proxy has carried; nothing where requests are served.
+    pub(crate) tcp: TcpCells,
     /// Responses by class: 1xx to 5xx.
     pub(crate) classes: [Counter; 5],
     pub(crate) duration: Histogram,

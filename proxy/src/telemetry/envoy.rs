@@ -168,18 +168,32 @@ impl Registry {
         let listeners = self.listeners();
         // Several listeners may share a prefix, and then share its series.
         let mut by_prefix: BTreeMap<&str, (u64, [u64; 5], u64, u64)> = BTreeMap::new();
+        let mut tcp: BTreeMap<&str, [u64; 6]> = BTreeMap::new();
         for (key, cells) in &listeners {
             let sum =
                 |figure: fn(&ListenerCells) -> &Counter| cells.iter().map(|c| figure(c).value()).sum::<u64>();
             let (opened, closed) = (sum(|c| &c.connections_opened), sum(|c| &c.connections_closed));
             let refused = sum(|c| &c.connections_refused);
-            let (requests, classes, cx_total, cx_active) = by_prefix.entry(&key.stat_prefix).or_default();
-            *requests += sum(|c| &c.requests);
-            for (class, total) in classes.iter_mut().enumerate() {
-                *total += cells.iter().map(|c| c.classes[class].value()).sum::<u64>();
+            if sum(|c| &c.tcp.connections) > 0 {
+                let figures: [fn(&ListenerCells) -> &Counter; 6] = [
+                    |c| &c.tcp.connections,
+                    |c| &c.tcp.received,
+                    |c| &c.tcp.sent,
+                    |c| &c.tcp.no_route,
+                    |c| &c.tcp.idle_timeouts,
+                    |c| &c.tcp.lifetimes,
+                ];
+                let sums = tcp.entry(&key.stat_prefix).or_default();
+                sums.iter_mut().zip(figures).for_each(|(total, figure)| *total += sum(figure));
+            } else {
+                let (requests, classes, cx_total, cx_active) = by_prefix.entry(&key.stat_prefix).or_default();
+                *requests += sum(|c| &c.requests);
+                for (class, total) in classes.iter_mut().enumerate() {
+                    *total += cells.iter().map(|c| c.classes[class].value()).sum::<u64>();
+                }
+                *cx_total += opened;
+                *cx_active += opened.saturating_sub(closed);
             }
-            *cx_total += opened;
-            *cx_active += opened.saturating_sub(closed);
             let Some(address) = addresses.get(&key.listener) else { continue };
             let address = address.to_string().replace(':', "_");
             let labels = vec![("envoy_listener_address", address.clone())];
@@ -189,6 +203,19 @@ impl Registry {
             group.counter("downstream_cx_overflow", refused);
         }
         self.route_updates(snapshot, stats);
+        for (prefix, sums) in tcp {
+            let labels = vec![("envoy_tcp_prefix", prefix.to_owned())];
+            let mut group = Group { stats, group: "tcp", instance: prefix.to_owned(), labels };
+            let names = [
+                "downstream_cx_total",
+                "downstream_cx_rx_bytes_total",
+                "downstream_cx_tx_bytes_total",
+                "downstream_cx_no_route",
+                "idle_timeout",
+                "max_downstream_connection_duration",
+            ];
+            names.into_iter().zip(sums).for_each(|(name, sum)| group.counter(name, sum));
+        }
         for (prefix, (requests, classes, cx_total, cx_active)) in by_prefix {
             let labels = vec![("envoy_http_conn_manager_prefix", prefix.to_owned())];
             let mut group = Group { stats, group: "http", instance: prefix.to_owned(), labels };

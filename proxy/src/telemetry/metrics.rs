@@ -15,7 +15,7 @@ use proxy_core::breaker::{Priority, Resource};
 use proxy_core::config::Health;
 use proxy_core::snapshot::Snapshot;
 
-use super::cells::{ClusterCells, Counter};
+use super::cells::{Carried, ClusterCells, Counter};
 use super::histogram::Totals;
 use super::registry::Registry;
 use crate::accepted::Refusal;
@@ -46,6 +46,7 @@ impl Collector for Families {
         self.durations(&mut encoder)?;
         self.failures(&mut encoder)?;
         self.spilled(&mut encoder)?;
+        self.carried(&mut encoder)?;
         self.grpc(&mut encoder)?;
         self.clusters(&mut encoder)?;
         self.endpoints(&mut encoder)?;
@@ -180,6 +181,45 @@ impl Families {
                 None,
             )
         })
+    }
+
+    /// What TCP proxies have carried.
+    fn carried(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Figure = (&'static str, fn(&Carried) -> u64);
+        let families: [(&str, &str, &str, [Figure; 2]); 2] = [
+            (
+                "weir_tcp_connections",
+                "Connections that were carried as they are, by route, arm and how they ended",
+                "outcome",
+                [("broken", |c| c.connections[0].value()), ("ended", |c| c.connections[1].value())],
+            ),
+            (
+                "weir_tcp_bytes",
+                "Bytes of those connections",
+                "direction",
+                [("received", |c| c.received.value()), ("sent", |c| c.sent.value())],
+            ),
+        ];
+        for (name, help, kind, figures) in families {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (key, cells) in &self.0.arms() {
+                let route = key.route.to_string();
+                for (value, figure) in figures {
+                    let count: u64 = cells.iter().filter_map(|cells| cells.carried()).map(figure).sum();
+                    if count == 0 {
+                        continue;
+                    }
+                    let labels = [
+                        ("route", route.as_str()),
+                        ("arm", key.arm.as_str()),
+                        ("cluster", key.cluster.as_str()),
+                        (kind, value),
+                    ];
+                    ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn spilled(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -8,7 +8,9 @@ use proxy_core::config::NameKind;
 use proxy_core::hop::CertificateDetails;
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
+use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name};
 
 /// What a certificate says, read once, at the handshake.
 #[derive(Debug, Clone)]
@@ -58,7 +60,7 @@ impl Identity {
         };
         Some(Self {
             names,
-            subject: certificate.subject().to_string(),
+            subject: distinguished_name(certificate.subject()),
             hash: sha256(first),
             key_hash: sha256(certificate.public_key().raw),
             serial: certificate.tbs_certificate.raw_serial_as_string(),
@@ -122,6 +124,34 @@ impl Identity {
         }
         parts.join(";")
     }
+}
+
+/// A name as RFC 2253 writes it: the most specific part first, what separates parts escaped.
+fn distinguished_name(name: &X509Name<'_>) -> String {
+    let part = |attribute: &AttributeTypeAndValue<'_>| {
+        let kind = attribute.attr_type();
+        let kind = oid2abbrev(kind, oid_registry()).map_or_else(|_| kind.to_id_string(), str::to_owned);
+        format!("{kind}={}", escaped_part(&attribute.as_str().map_or_else(|_| String::new(), str::to_owned)))
+    };
+    let together =
+        |relative: &RelativeDistinguishedName<'_>| relative.iter().map(part).collect::<Vec<_>>().join("+");
+    let mut parts: Vec<_> = name.iter_rdn().map(together).collect();
+    parts.reverse();
+    parts.join(",")
+}
+
+/// RFC 2253 §2.4.
+fn escaped_part(text: &str) -> String {
+    let last = text.chars().count().saturating_sub(1);
+    let mut out = String::new();
+    for (at, c) in text.chars().enumerate() {
+        let is_special = matches!(c, ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=');
+        if is_special || (c == '#' && at == 0) || (c == ' ' && (at == 0 || at == last)) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
 }
 
 /// As it is, or between quotation marks where it holds what separates elements.

@@ -9,8 +9,8 @@ use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use webpki::{
-    BorrowedCertRevocationList, CertRevocationList, EndEntityCert, KeyUsage, RevocationCheckDepth,
-    RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
+    BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
 };
 
 use super::identity::Identity;
@@ -74,10 +74,13 @@ impl Trust {
             Roots::Domains(domains)
         } else if let Some(ca) = &validation.trusted_ca {
             Roots::Any(anchors(ca)?)
+        } else if !validation.names.is_empty() || validation.crl.is_some() {
+            let reason = "trusted_ca is missing: names and revocations mean nothing without an authority";
+            return Err(TlsError(format!("validation_context: {reason}")));
         } else if !validation.key_pins.is_empty() || !validation.certificate_pins.is_empty() {
             Roots::Pins
         } else {
-            let reason = "trusted_ca is missing: names mean nothing in a certificate that anybody can issue";
+            let reason = "trusted_ca is missing";
             return Err(TlsError(format!("validation_context: {reason}")));
         };
         let mut revocations = Vec::new();
@@ -163,7 +166,11 @@ impl Trust {
             if self.only_leaf { RevocationCheckDepth::EndEntity } else { RevocationCheckDepth::Chain };
         let revocation = RevocationOptionsBuilder::new(&revocations)
             .ok()
-            .map(|options| options.with_depth(depth).with_status_policy(UnknownStatusPolicy::Allow).build());
+            // As with OpenSSL: a list that is missing or over says nothing good.
+            .map(|options| {
+                let options = options.with_depth(depth).with_status_policy(UnknownStatusPolicy::Deny);
+                options.with_expiration_policy(ExpirationPolicy::Enforce).build()
+            });
         let end_entity = EndEntityCert::try_from(certificate).map_err(pki_error)?;
         end_entity
             .verify_for_usage(

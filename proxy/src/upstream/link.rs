@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::{Demand, Protocol};
 use crate::forward::Reason;
 use crate::socket::Socket;
+use crate::stranger;
 use crate::tls::{ClientContext, Contexts, Handshake};
 
 /// How one endpoint is connected to.
@@ -81,7 +82,7 @@ impl Link {
             return Ok(Connected { socket, is_tls: false, chosen: Chosen::Nothing });
         };
         let failed = |error: &dyn std::fmt::Display| {
-            tracing::info!(%address, %error, "a TLS handshake with an endpoint failed");
+            stranger!(%address, %error, "a TLS handshake with an endpoint failed");
             Reason::UpstreamTls
         };
         let for_http2 = tls.for_http2.as_ref().filter(|_| demand.protocol == Protocol::Http2);

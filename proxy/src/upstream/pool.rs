@@ -16,6 +16,7 @@ use super::trunks::Trunks;
 use super::{Demand, Hold, Leased, Protocol, Upstream};
 use crate::forward::Reason;
 use crate::http2::Trunk;
+use crate::stranger;
 
 /// Room for idle connections that a pool keeps when it has fewer.
 const MAX_KEPT_ROOM: usize = 8;
@@ -158,7 +159,7 @@ impl Pool {
         let Connected { socket, is_tls, chosen } = self.connect_socket(demand).await?;
         let protocol = match (demand.protocol, chosen) {
             (Protocol::Http1, Chosen::Http2) | (Protocol::Http2, Chosen::Http1) => {
-                tracing::info!(address = %self.endpoint.address, "an endpoint chose what it was not offered");
+                stranger!(address = %self.endpoint.address, "an endpoint chose what it was not offered");
                 return Err(Reason::UpstreamTls);
             }
             (Protocol::Http2, _) | (_, Chosen::Http2) => Protocol::Http2,
@@ -173,8 +174,9 @@ impl Pool {
             let upstream = Upstream { socket, opened: Instant::now(), requests: 1, hold };
             return Ok(Leased { upstream, reused: false });
         }
-        let options = &demand.cluster.connections.http2;
-        let trunk = Trunk::open(socket, options, is_tls, demand.percent).await;
+        let ConnectionOptions { http2, response_head_bytes, .. } = &demand.cluster.connections;
+        let head_bytes = response_head_bytes.unwrap_or(0);
+        let trunk = Trunk::open(socket, http2, head_bytes, is_tls, demand.percent).await;
         Ok(self.trunks.add(&self.gate, demand, trunk.ok_or(Reason::ConnectFailed)?, place))
     }
 

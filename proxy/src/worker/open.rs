@@ -35,7 +35,10 @@ impl Worker {
             load.fetch_sub(1, Ordering::Relaxed);
             return;
         };
-        let limit = listener.http().connections_per_source;
+        // Where somebody between us tells who the client is, its limit holds once that was told.
+        let is_told =
+            view.snapshot.listener(slot).is_some_and(|l| l.listener.inspection.proxy_protocol.is_some());
+        let limit = listener.http().connections_per_source.filter(|_| !is_told);
         let sheds = self.pressure() == Pressure::Shed;
         let Some(source) = self.shared.sources.admit(&peer, limit).filter(|_| !sheds) else {
             listener.cells.connections_refused.add(1);

@@ -101,8 +101,7 @@ impl View {
         let mut view = Self { listeners: Vec::new(), clusters: Vec::new(), snapshot };
         for (slot, listener) in view.snapshot.listeners() {
             view.listeners.resize_with(view.listeners.len().max(slot + 1), Vec::new);
-            let places = listener.chains.iter().map(|chain| chain.place + 1).max().unwrap_or(0);
-            view.listeners[slot].resize_with(places, OnceCell::new);
+            view.listeners[slot].resize_with(listener.places(), OnceCell::new);
         }
         let slots = view.snapshot.clusters().map(|(slot, _)| slot + 1).max().unwrap_or(0);
         view.clusters.resize_with(slots, OnceCell::new);
@@ -115,7 +114,7 @@ impl View {
     fn take_over(&self, worker: &Worker, last: &Self) {
         for (slot, listener) in self.snapshot.listeners() {
             let Some(last) = last.listeners.get(slot) else { continue };
-            for table in &listener.chains {
+            for table in listener.all_chains() {
                 let old = last.get(table.place).and_then(OnceCell::get);
                 if let Some(old) = old.filter(|old| Arc::ptr_eq(&old.source, table)) {
                     let _ = self.listeners[slot][table.place].set(old.clone());
@@ -403,11 +402,7 @@ impl ClusterView {
 
     /// The endpoint that a client wanted before it was sent here.
     fn wanted_by(&self, connection: &Connection, port: Option<u16>) -> Option<Picked> {
-        let mut wanted = connection.wanted()?;
-        if let Some(port) = port {
-            wanted.set_port(port);
-        }
-        let address = Address::Socket(wanted);
+        let address = Address::Socket(connection.wanted(port)?);
         let mut known = self.wanted.borrow_mut();
         if known.len() >= MAX_WANTED && !known.contains_key(&address) {
             known.retain(|_, pool| Rc::strong_count(pool) > 1);

@@ -198,7 +198,9 @@ impl Visitor<'_> for ScalarSeed<'_> {
                 Ok(())
             }
             Type::Bytes => {
-                let bytes = BASE64.iter().find_map(|form| form.decode(text).ok()).ok_or_else(wrong)?;
+                // Not what it is: it may be a key.
+                let bytes = BASE64.iter().find_map(|form| form.decode(text).ok());
+                let bytes = bytes.ok_or_else(|| E::custom("is not bytes in base64"))?;
                 if !bytes.is_empty() || self.is_kept {
                     self.writer.text(self.field.number, &bytes);
                 }

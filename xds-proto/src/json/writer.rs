@@ -156,6 +156,11 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
         write!(f, "the fields of a {}", short(&self.writer.message(self.message).name))
     }
 
+    /// A text where a message should be may be a key: it is not repeated.
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        Err(E::invalid_type(serde::de::Unexpected::Other("a text"), &self))
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
         self.fields(map)
     }

@@ -17,7 +17,7 @@ pub struct Listener {
     pub address: Address,
     /// What is learnt of a connection before a chain is chosen.
     pub inspection: Inspection,
-    /// The chains; at most one of them, the last, serves what no other one is for.
+    /// The chains; at most one of them is the default.
     pub chains: Vec<FilterChain>,
 }
 
@@ -70,7 +70,7 @@ impl Default for Inspection {
 pub struct FilterChain {
     /// May be empty; where it is not, it is the chain's identity over updates.
     pub name: Box<str>,
-    /// Which connections it is for; those that no other chain is for where unset.
+    /// Which connections it is for; unset of the default chain, which serves those that no other one is for.
     pub matching: Option<ChainMatch>,
     /// What protects its connections.
     pub tls: Option<Arc<DownstreamTls>>,
@@ -123,6 +123,13 @@ pub struct ChainMatch {
     pub source_ports: Vec<u16>,
 }
 
+impl ChainMatch {
+    /// Whether it asks for nothing.
+    pub fn takes_all(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A name to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ServerName {
@@ -169,7 +176,7 @@ impl Listener {
     pub fn plain(name: ListenerName, address: Address, routes: RouteSource, http: HttpOptions) -> Self {
         let chain = FilterChain {
             name: "".into(),
-            matching: None,
+            matching: Some(ChainMatch::default()),
             tls: None,
             handshake_timeout: None,
             routes,

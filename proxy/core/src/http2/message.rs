@@ -55,6 +55,10 @@ pub fn write_request(
     let request::Parts { method, uri, headers, .. } = parts;
     let authority = uri.authority().map(Authority::as_str);
     let upgrade = tunnel.protocol.filter(|_| method == Method::CONNECT);
+    // The library takes any text for it.
+    if upgrade.is_some_and(|protocol| !protocol.split('/').all(is_token)) {
+        return Err(HeadError::HeaderValue);
+    }
     let is_connect = method == Method::CONNECT && upgrade.is_none();
     let (method, target) = match (is_connect, upgrade) {
         (true, _) => ("CONNECT", authority.unwrap_or_default()),
@@ -108,6 +112,11 @@ pub fn write_request(
     };
     out.extend_from_slice(b"\r\n");
     Ok(body)
+}
+
+/// Whether it is a token (RFC 9110 §5.6.2).
+fn is_token(text: &str) -> bool {
+    HeaderName::from_bytes(text.as_bytes()).is_ok()
 }
 
 /// A cookie that came in crumbs is one line again (RFC 9113 §8.2.3).
@@ -207,6 +216,7 @@ pub fn request_parts(buffer: &[u8], head: &RequestHead, is_tls: bool) -> Result<
     if !head.path.is_empty() {
         uri.scheme = Some(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
         let path = PathAndQuery::from_maybe_shared(block.slice(head.path.range()));
+        let path = path.or_else(|_| PathAndQuery::from_maybe_shared(encoded(head.path.slice(buffer))));
         uri.path_and_query = Some(path.map_err(|_| HeadError::Target)?);
     }
     *request.uri_mut() = Uri::from_parts(uri).map_err(|_| HeadError::Target)?;
@@ -225,6 +235,22 @@ pub fn request_parts(buffer: &[u8], head: &RequestHead, is_tls: bool) -> Result<
         request.extensions_mut().insert(Protocol(protocol.to_ascii_lowercase().into()));
     }
     Ok(request)
+}
+
+/// A path with what no URI may hold (RFC 3986 §2) percent-encoded: HTTP/1.1's clients get away with it.
+fn encoded(path: &[u8]) -> Bytes {
+    use std::io::Write as _;
+
+    let mut out = Vec::with_capacity(path.len() + 16);
+    for byte in path {
+        match byte {
+            b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | b'|' | b'\\' | b'^' | 0x7f.. => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+            byte => out.push(*byte),
+        }
+    }
+    out.into()
 }
 
 /// The protocol of an extended CONNECT, among the extensions of a request.

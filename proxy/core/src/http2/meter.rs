@@ -46,8 +46,22 @@ impl MeterLimits {
     };
     /// The defaults beside a service.
     pub const SIDECAR: Self = Self { resets: 1_000, ..Self::INGRESS };
+
+    /// The same, with room for heads of so many bytes: whether one is too long is said to its stream, as long as it is not
+    /// much too long.
+    #[must_use]
+    pub fn for_heads(self, bytes: usize) -> Self {
+        let bytes = u32::try_from(bytes.saturating_mul(2)).unwrap_or(u32::MAX);
+        Self {
+            block_bytes: self.block_bytes.max(bytes),
+            continuations: self.continuations.max(bytes / MIN_FRAME),
+            ..self
+        }
+    }
 }
 
+/// Bytes of a frame that everybody takes (RFC 9113 §4.2).
+const MIN_FRAME: u32 = 16 << 10;
 /// The time over which resets and control frames are counted.
 const WINDOW: Duration = Duration::from_secs(30);
 /// PRIORITY and WINDOW_UPDATE frames that any connection may send.
@@ -172,13 +186,13 @@ impl Meter {
         self.has_goaway
     }
 
-    /// Takes note of bytes that came.
+    /// Takes note of bytes that came. `now` is asked where time matters.
     ///
     /// # Errors
     /// What there was too much of. The connection must end.
-    pub fn received(&mut self, bytes: &[u8], now: Instant) -> Result<(), Excess> {
+    pub fn received(&mut self, bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Excess> {
         let mut frames = std::mem::take(&mut self.inbound);
-        let outcome = frames.each(bytes, |frame, part| self.inbound(frame, part, now));
+        let outcome = frames.each(bytes, |frame, part| self.inbound(frame, part, &now));
         self.inbound = frames;
         outcome
     }
@@ -187,7 +201,7 @@ impl Meter {
     ///
     /// # Errors
     /// As [`Meter::received`]: we had to reset too many streams.
-    pub fn sent(&mut self, bytes: &[u8], now: Instant) -> Result<(), Excess> {
+    pub fn sent(&mut self, bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Excess> {
         let mut frames = std::mem::take(&mut self.outbound);
         let outcome = frames.each(bytes, |frame, part| match (frame.kind, part) {
             (DATA, Part::Begin) => {
@@ -195,7 +209,7 @@ impl Meter {
                 Ok(())
             }
             (RST_STREAM, Part::End) if self.side == Side::Server && blames_peer(frame.code) => {
-                self.reset(now)
+                self.reset(now())
             }
             _ => Ok(()),
         });
@@ -203,7 +217,7 @@ impl Meter {
         outcome
     }
 
-    fn inbound(&mut self, frame: &Frame, part: Part<'_>, now: Instant) -> Result<(), Excess> {
+    fn inbound(&mut self, frame: &Frame, part: Part<'_>, now: &impl Fn() -> Instant) -> Result<(), Excess> {
         let limits = self.limits;
         match (frame.kind, part) {
             (DATA, Part::Begin) => {
@@ -240,7 +254,7 @@ impl Meter {
                 )
             }
             // An endpoint ends what it was asked, which costs us nothing.
-            (RST_STREAM, Part::End) if self.side == Side::Server => self.reset(now),
+            (RST_STREAM, Part::End) if self.side == Side::Server => self.reset(now()),
             (GOAWAY, Part::Begin) => {
                 self.has_goaway = true;
                 Ok(())
@@ -250,7 +264,7 @@ impl Meter {
                 Ok(())
             }
             (PING | SETTINGS, Part::Begin) if frame.flags & ACK == 0 => {
-                self.turn(now);
+                self.turn(now());
                 self.control_frames += 1;
                 let messages = self.headers + self.data_sent;
                 let allowed = u64::from(limits.control_frames) + messages;

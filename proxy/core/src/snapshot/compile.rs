@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{ChainTable, ClusterTable, ListenerTable, Snapshot};
+use super::{ChainTable, ClusterTable, Departing, ListenerTable, Snapshot};
 use crate::config::{
     Address, Arm, ClusterName, ClusterRef, Condition, Config, FilterChain, ListenerName, LoadAssignment,
     RouteConfigName, RouteConfiguration, ServedCluster, ServedListener,
@@ -96,26 +96,31 @@ impl Snapshot {
     /// Compiles `config`. Tables of resources that are the same (by `Arc`) are shared with `self`, and endpoints keep
     /// their state by identity. Off the request path; cost grows with what changed, plus one look at each name.
     ///
-    /// Listeners that `config` lacks depart: they stay, with the clusters that they lead to, for the connections that are
+    /// Listeners and chains that `config` lacks depart: they stay, with the clusters that they lead to, for the connections that are
     /// open, for as long as `stays` says so.
     ///
     /// # Errors
     /// [`CompileError`]; `self` then stays what is served.
-    pub fn next(&self, config: &Config, stays: impl Fn(&ListenerName) -> bool) -> Result<Self, CompileError> {
+    pub fn next(&self, config: &Config, stays: impl Fn(&Departing) -> bool) -> Result<Self, CompileError> {
         validate_clusters(config)?;
         let names: HashSet<_> = config.listeners.iter().map(|l| &l.listener.name).collect();
         let departing: Vec<_> = self
             .listeners
             .iter()
-            .filter(|(_, old)| !names.contains(&old.name) && stays(&old.name))
+            .filter(|(_, old)| !names.contains(&old.name))
+            .filter(|(_, old)| stays(&Departing { listener: old.name.clone(), chain: None }))
             .map(|(slot, old)| (slot, old.clone()))
             .collect();
         let mut referenced = referenced_clusters(config);
-        let left = departing
+        let left_chains: HashMap<_, _> = config
+            .listeners
             .iter()
-            .flat_map(|(_, old)| &old.chains)
-            .flat_map(|chain| chain.routes.config.clusters());
-        let left: BTreeSet<_> = left.cloned().collect();
+            .filter_map(|served| self.listeners.named(&served.listener.name))
+            .map(|old| (&old.name, left_chains(old, config, &stays)))
+            .collect();
+        let left =
+            departing.iter().flat_map(|(_, old)| old.all_chains()).chain(left_chains.values().flatten());
+        let left: BTreeSet<_> = left.flat_map(|chain| chain.routes.config.clusters()).cloned().collect();
         referenced.extend(&left);
 
         let mut clusters =
@@ -146,13 +151,15 @@ impl Snapshot {
                 .collect();
             let place = listeners.place(&served.listener.name, &mut never_reused);
             let old = self.listeners.named(&served.listener.name);
+            let left = old.and_then(|old| left_chains.get(&old.name)).map_or(&[][..], Vec::as_slice);
             let same = old.filter(|old| {
                 let same_routes = |(chain, routes): (&Arc<ChainTable>, _)| Arc::ptr_eq(&chain.routes, routes);
                 !old.is_departing
                     && Arc::ptr_eq(&old.listener, &served.listener)
                     && old.chains.iter().zip(&routes).all(same_routes)
+                    && old.departing.len() == left.len()
             });
-            let table = same.cloned().unwrap_or_else(|| Arc::new(listener_table(served, routes, old)));
+            let table = same.cloned().unwrap_or_else(|| Arc::new(listener_table(served, routes, old, left)));
             listeners.values[place] = Some(table);
         }
         for (slot, old) in departing {
@@ -190,36 +197,60 @@ impl Snapshot {
     }
 }
 
+/// The chain that took the same connections before, and protected them alike.
+fn before<'a>(old: &'a ListenerTable, chain: &FilterChain) -> Option<&'a Arc<ChainTable>> {
+    let is_same = |old: &FilterChain| {
+        old.name == chain.name
+            && old.matching == chain.matching
+            && old.tls == chain.tls
+            && old.serves == chain.serves
+    };
+    old.chains.iter().find(|old| is_same(&old.chain))
+}
+
+/// The chains of a listener that is still there which are not, and whose connections may stay for a while.
+fn left_chains(
+    old: &ListenerTable,
+    config: &Config,
+    stays: impl Fn(&Departing) -> bool,
+) -> Vec<Arc<ChainTable>> {
+    let now = config.listeners.iter().filter(|served| served.listener.name == old.name);
+    let kept: HashSet<_> = now
+        .flat_map(|served| &served.listener.chains)
+        .filter_map(|chain| before(old, chain))
+        .map(|chain| chain.place)
+        .collect();
+    old.all_chains()
+        .filter(|chain| !kept.contains(&chain.place))
+        .filter(|chain| stays(&Departing { listener: old.name.clone(), chain: Some(chain.place) }))
+        .map(departed_chain)
+        .collect()
+}
+
 /// A listener's chains with their routes. One that was there before keeps its place, and is shared where it is the same.
 fn listener_table(
     served: &ServedListener,
     routes: Vec<Arc<RouteTable>>,
     old: Option<&Arc<ListenerTable>>,
+    left: &[Arc<ChainTable>],
 ) -> ListenerTable {
     let listener = &served.listener;
-    let old_chains = || old.iter().flat_map(|old| old.chains.iter().enumerate());
     let mut places: Vec<Option<usize>> = vec![None; old.map_or(0, |old| old.places.len())];
     let mut chains = Vec::with_capacity(routes.len());
     for (index, (chain, routes)) in listener.chains.iter().zip(routes).enumerate() {
-        let before = old_chains().find(|(i, old)| match &*chain.name {
-            "" => *i == index && old.chain.name.is_empty(),
-            name => *old.chain.name == *name,
-        });
-        let place = match before {
-            Some((_, old)) => old.place,
-            None => {
-                places.push(None);
-                places.len() - 1
-            }
-        };
+        let before = old.and_then(|old| before(old, chain));
+        let place = before.map_or(places.len(), |old| old.place);
+        places.resize(places.len().max(place + 1), None);
         places[place] = Some(index);
         let same = before
-            .map(|(_, old)| old)
             .filter(|old| !old.is_departing && Arc::ptr_eq(&old.routes, &routes) && old.chain == *chain);
         chains.push(same.cloned().unwrap_or_else(|| {
             let (http, chain) = (chain.http.clone(), chain.clone());
             Arc::new(ChainTable { place, routes, http, chain, is_departing: false })
         }));
+    }
+    for (index, chain) in left.iter().enumerate() {
+        places[chain.place] = Some(chains.len() + index);
     }
     ListenerTable {
         name: listener.name.clone(),
@@ -227,23 +258,30 @@ fn listener_table(
         chains: chains.into(),
         is_departing: false,
         listener: listener.clone(),
+        departing: left.into(),
         places: places.into(),
     }
 }
 
+/// A chain as it was, for the connections that it has.
+fn departed_chain(chain: &Arc<ChainTable>) -> Arc<ChainTable> {
+    if chain.is_departing {
+        return chain.clone();
+    }
+    let ChainTable { place, routes, http, chain, .. } = &**chain;
+    let (routes, http, chain) = (routes.clone(), http.clone(), chain.clone());
+    Arc::new(ChainTable { place: *place, routes, http, chain, is_departing: true })
+}
+
 /// A listener as it was, for the connections that it has.
 fn departed(old: &ListenerTable) -> ListenerTable {
-    let departed = |chain: &Arc<ChainTable>| {
-        let ChainTable { place, routes, http, chain, .. } = &**chain;
-        let (routes, http, chain) = (routes.clone(), http.clone(), chain.clone());
-        Arc::new(ChainTable { place: *place, routes, http, chain, is_departing: true })
-    };
     ListenerTable {
         name: old.name.clone(),
         address: old.address.clone(),
-        chains: old.chains.iter().map(departed).collect(),
+        chains: old.chains.iter().map(departed_chain).collect(),
         is_departing: true,
         listener: old.listener.clone(),
+        departing: old.departing.clone(),
         places: old.places.clone(),
     }
 }

@@ -144,16 +144,31 @@ impl Stream {
                     }
                     let (parts, body) = ready!(Pin::new(response).poll(cx)).map_err(failure)?.into_parts();
                     let form = asked.write(text, &parts, &body)?;
-                    self.answer(body, form);
+                    let length = parts.headers.get(http::header::CONTENT_LENGTH);
+                    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+                    self.answer(body, form, length);
                 }
             }
         }
     }
 
-    fn answer(&mut self, body: RecvStream, form: BodyForm) {
+    fn answer(&mut self, body: RecvStream, form: BodyForm, length: Option<u64>) {
         let phase = std::mem::replace(&mut self.phase, Phase::Fresh);
         if let Phase::Asked { outgoing, text, .. } = phase {
-            self.phase = Phase::Answered { outgoing, incoming: Incoming::new(body, form, text) };
+            self.phase = Phase::Answered { outgoing, incoming: Incoming::new(body, form, text, length) };
+        }
+    }
+}
+
+impl Drop for Stream {
+    /// A response whose end has not come yet, but for whose end nobody waits, is not given up: the endpoint would take
+    /// its work for wasted.
+    fn drop(&mut self) {
+        if let Phase::Answered { outgoing, incoming } = std::mem::replace(&mut self.phase, Phase::Fresh)
+            && outgoing.has_ended()
+            && let Some(body) = incoming.into_end()
+        {
+            self.state.await_end(body);
         }
     }
 }

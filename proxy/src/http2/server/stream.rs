@@ -21,7 +21,7 @@ use rand::Rng as _;
 use tokio::io::ReadBuf;
 
 use super::super::body::{Incoming, Outgoing, failure, invalid};
-use super::Streams;
+use super::{OpenStream, Streams};
 use crate::deadline::Deadlines;
 use crate::exchange::Exchange;
 use crate::forward::{self, Next, RequestContext};
@@ -35,14 +35,17 @@ const OUR_LIMITS: Limits = Limits {
     target_bytes: 16 << 20,
     underscores: proxy_core::http1::Underscores::Allow,
 };
+/// Bytes of a body that are looked at with its head.
+const AT_HAND: usize = 16 << 10;
 const OUR_CHUNKS: ChunkLimits = ChunkLimits { extension_bytes: 0, trailer_bytes: 1 << 20 };
 
 /// Serves one request.
 pub(super) async fn serve(
-    streams: &Streams,
+    open: OpenStream,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
+    let streams = &*open.0;
     let Streams { worker, connection, .. } = streams;
     let started = Instant::now();
     let view = worker.view();
@@ -66,7 +69,7 @@ pub(super) async fn serve(
     let form = *parsed.as_ref().unwrap_or(&BodyForm::Empty);
     let method = if parsed.is_ok() { exchange.request.method } else { Method::Get };
     let stream = Rc::new(RefCell::new(Stream {
-        incoming: Incoming::new(body, form, Vec::new()),
+        incoming: Incoming::new(body, form, Vec::new(), None),
         state: State::Awaiting(respond),
         method,
     }));
@@ -83,6 +86,9 @@ pub(super) async fn serve(
         deadlines: &deadlines,
         stream: Some(&hangup),
     };
+    if parsed.is_ok() && form != BodyForm::Empty {
+        read_at_hand(&mut socket, &mut exchange.from_client).await;
+    }
     let next = match parsed {
         Ok(_) => forward::serve(&cx, &mut socket, &mut exchange).await,
         Err(error) => forward::refuse(&cx, &mut socket, &mut exchange, Ok(error)).await,
@@ -94,6 +100,17 @@ pub(super) async fn serve(
         connection.farewell.say();
     }
     worker.return_exchange(exchange);
+}
+
+/// Reads what of the body has come with the head: most calls are whole then, and go on in one piece.
+async fn read_at_hand(socket: &mut Socket, from_client: &mut Vec<u8>) {
+    let most = from_client.len() + AT_HAND;
+    while from_client.len() < most {
+        from_client.reserve(1024);
+        if !matches!(socket.read_now(from_client).await, Some(Ok(1..))) {
+            return;
+        }
+    }
 }
 
 /// Writes the request's head into the exchange.

@@ -12,13 +12,13 @@ fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
 fn meter() -> (Meter, Instant) {
     let mut meter = Meter::new(Side::Server, MeterLimits::INGRESS);
     let now = Instant::now();
-    meter.received(PREFACE, now).expect("the preface");
+    meter.received(PREFACE, || now).expect("the preface");
     (meter, now)
 }
 
 /// How many of a frame are taken before the meter ends it, 10,000 at most, and why it did.
 fn taken(meter: &mut Meter, bytes: &[u8], now: Instant) -> (usize, Option<Excess>) {
-    let outcome = (0..10_000).find_map(|n| meter.received(bytes, now).err().map(|excess| (n, excess)));
+    let outcome = (0..10_000).find_map(|n| meter.received(bytes, || now).err().map(|excess| (n, excess)));
     outcome.map_or((10_000, None), |(n, excess)| (n, Some(excess)))
 }
 
@@ -53,14 +53,14 @@ fn what_we_reset_for_the_peers_mistakes_is_in_the_same_budget() {
     let ours = |code| frame(RST_STREAM, 0, &[0, 0, 0, code]);
     for code in [0, 2, 8] {
         for _ in 0..1_000 {
-            meter.sent(&ours(code), now).expect("nobody's fault");
+            meter.sent(&ours(code), || now).expect("nobody's fault");
         }
     }
     for _ in 0..100 {
-        meter.sent(&ours(1), now).expect("within the budget");
-        meter.received(&ours(8), now).expect("within the budget");
+        meter.sent(&ours(1), || now).expect("within the budget");
+        meter.received(&ours(8), || now).expect("within the budget");
     }
-    assert_eq!(meter.sent(&ours(5), now), Err(Excess::Resets));
+    assert_eq!(meter.sent(&ours(5), || now), Err(Excess::Resets));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn the_budget_of_resets_comes_back() {
     let reset = frame(RST_STREAM, 0, &[0, 0, 0, 8]);
     for _ in 0..10 {
         for _ in 0..200 {
-            meter.received(&reset, now).expect("within the budget");
+            meter.received(&reset, || now).expect("within the budget");
         }
         now += WINDOW;
     }
@@ -79,18 +79,18 @@ fn the_budget_of_resets_comes_back() {
 fn header_blocks_are_bounded_in_frames_bytes_and_fields() {
     let continued = frame(CONTINUATION, 0, b"\x82");
     let (mut meter, now) = meter();
-    meter.received(&frame(HEADERS, 0, b"\x82"), now).expect("a block begins");
+    meter.received(&frame(HEADERS, 0, b"\x82"), || now).expect("a block begins");
     assert_eq!(taken(&mut meter, &continued, now), (8, Some(Excess::Continuations)));
 
     let long = frame(HEADERS, 0, &[b"\x40\x01a\x7f\xff\xff\x7f".to_vec(), vec![b'x'; 15_000]].concat());
     let more = frame(CONTINUATION, 0, &[b'x'; 16_000]);
     let (mut meter, now) = self::meter();
-    meter.received(&long, now).expect("short enough");
+    meter.received(&long, || now).expect("short enough");
     assert_eq!(taken(&mut meter, &more, now), (2, Some(Excess::BlockBytes)));
 
     let (mut meter, now) = self::meter();
-    assert_eq!(meter.received(&frame(HEADERS, 0, &[0x82; 1_000]), now), Ok(()));
-    assert_eq!(meter.received(&frame(HEADERS, 0, &[0x82; 1_001]), now), Err(Excess::Fields));
+    assert_eq!(meter.received(&frame(HEADERS, 0, &[0x82; 1_000]), || now), Ok(()));
+    assert_eq!(meter.received(&frame(HEADERS, 0, &[0x82; 1_001]), || now), Err(Excess::Fields));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn padding_and_priority_are_no_fields() {
     let mut payload = vec![200, 0, 0, 0, 0, 16];
     payload.extend([0x82; 1_000]);
     payload.extend([0x82; 200]);
-    assert_eq!(meter.received(&frame(HEADERS, PADDED | HAS_PRIORITY, &payload), now), Ok(()));
+    assert_eq!(meter.received(&frame(HEADERS, PADDED | HAS_PRIORITY, &payload), || now), Ok(()));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn frames_are_told_apart_wherever_the_bytes_are_cut() {
     for size in 1..bytes.len() {
         let mut meter = Meter::new(Side::Server, MeterLimits { resets: 0, ..MeterLimits::INGRESS });
         let now = Instant::now();
-        let outcomes: Vec<_> = bytes.chunks(size).map(|part| meter.received(part, now)).collect();
+        let outcomes: Vec<_> = bytes.chunks(size).map(|part| meter.received(part, || now)).collect();
         let (last, before) = outcomes.split_last().expect("something");
         assert_eq!(*last, Err(Excess::Resets), "in pieces of {size}");
         assert!(before.iter().all(Result::is_ok));

@@ -21,6 +21,7 @@ use super::fault::{At, Fault, Translated, each, required};
 use super::http::set_time;
 use super::overrides::range;
 use super::{http, named, tcp, tls, unpack};
+use crate::chain;
 use crate::config::{
     ChainMatch, FilterChain, HttpOptions, Inspection, Listener, ProxyProtocol, ServerName, Serves,
     SourceKind, TransportProtocol,
@@ -61,26 +62,14 @@ pub(super) fn listener(message: listener_proto::Listener) -> Translated<Listener
     if filter_chains.is_empty() && default_filter_chain.is_none() {
         return Err(Fault::new("a filter chain is required").under("filter_chains"));
     }
-    let mut seen = HashSet::new();
-    let mut chains = each("filter_chains", filter_chains, |chain| {
-        let chain = filter_chain(chain, &options, true)?;
-        if !seen.insert(chain.matching.clone()) {
-            return Err(
-                Fault::new("another filter chain is for the same connections").under("filter_chain_match")
-            );
-        }
-        Ok(chain)
-    })?;
-    // One without conditions is for whatever is left, wherever it stands.
-    if let Some(any) = chains.iter().position(|chain| chain.matching.is_none()) {
-        let chain = chains.remove(any);
-        chains.push(chain);
+    let mut chains = each("filter_chains", filter_chains, |chain| filter_chain(chain, &options, true))?;
+    if let Some((first, second)) = chain::overlap(chains.iter().filter_map(|chain| chain.matching.as_ref())) {
+        let reason = format!("some connections are for filter_chains[{first}] just as well");
+        return Err(Fault::new(reason)
+            .under("filter_chain_match")
+            .under(format_args!("filter_chains[{second}]")));
     }
     if let Some(chain) = default_filter_chain {
-        if chains.last().is_some_and(|chain| chain.matching.is_none()) {
-            let reason = "is never used beside a filter chain that matches every connection";
-            return Err(Fault::new(reason).under("default_filter_chain"));
-        }
         if chain.filter_chain_match.is_some() {
             let reason = "the default chain is for whatever no other chain is for";
             return Err(Fault::new(reason).under("filter_chain_match").under("default_filter_chain"));
@@ -160,7 +149,8 @@ fn filter_chain(
         transport_socket_connect_timeout,
     } = message;
     let matching = match filter_chain_match {
-        Some(matching) if may_match => chain_match(matching).at("filter_chain_match")?,
+        Some(matching) if may_match => Some(chain_match(matching).at("filter_chain_match")?),
+        None if may_match => Some(ChainMatch::default()),
         Some(_) | None => None,
     };
     let tls = transport_socket.map(tls::downstream).transpose().at("transport_socket")?.flatten();
@@ -195,8 +185,7 @@ fn service(any: &Any, options: HttpOptions) -> Translated<(crate::config::RouteS
     Ok((routes, options, Serves::Http))
 }
 
-/// None where it says nothing.
-fn chain_match(message: listener_proto::FilterChainMatch) -> Translated<Option<ChainMatch>> {
+fn chain_match(message: listener_proto::FilterChainMatch) -> Translated<ChainMatch> {
     let listener_proto::FilterChainMatch {
         prefix_ranges,
         source_prefix_ranges,
@@ -212,7 +201,7 @@ fn chain_match(message: listener_proto::FilterChainMatch) -> Translated<Option<C
         Ok(port @ 1..) => Ok(port),
         _ => Err(Fault::new(format!("{port} is not a port"))),
     };
-    let matching = ChainMatch {
+    Ok(ChainMatch {
         destination_port: destination_port.map(port).transpose().at("destination_port")?,
         destinations: each("prefix_ranges", prefix_ranges, range)?,
         server_names: each("server_names", server_names, |name| server_name(&name))?,
@@ -234,8 +223,7 @@ fn chain_match(message: listener_proto::FilterChainMatch) -> Translated<Option<C
         },
         sources: each("source_prefix_ranges", source_prefix_ranges, range)?,
         source_ports: each("source_ports", source_ports, port)?,
-    };
-    Ok((matching != ChainMatch::default()).then_some(matching))
+    })
 }
 
 fn server_name(name: &str) -> Translated<ServerName> {

@@ -167,7 +167,8 @@ fn listeners_that_make_no_sense_are_refused_with_the_place() {
                 "filter_chains: [{{ filters: [{0}] }}, {{ filters: [{0}] }}]",
                 hcm(&format!("{ROUTER}, {rds}"))
             )),
-            "filter_chains[1].filter_chain_match: another filter chain is for the same".into(),
+            "filter_chains[1].filter_chain_match: some connections are for filter_chains[0] just as well"
+                .into(),
         ),
         (
             with(&format!(

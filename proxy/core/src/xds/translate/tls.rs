@@ -128,8 +128,8 @@ fn upstream_context(message: tls_proto::UpstreamTlsContext) -> Translated<Upstre
         auto_sni_san_validation,
     } = message;
     let common = common(common_tls_context.unwrap_or_default()).at("common_tls_context")?;
-    if sni.len() > 255 {
-        return Err(Fault::new("is longer than 255 bytes").under("sni"));
+    if !sni.is_empty() && !is_host(&sni) {
+        return Err(Fault::new(format!("{sni:?} is no host name")).under("sni"));
     }
     let has_roots = common.validation != ValidationSource::None;
     if auto_sni_san_validation && !has_roots {
@@ -174,7 +174,7 @@ fn common(message: tls_proto::CommonTlsContext) -> Translated<CommonTls> {
     let validation = match validation_context_type {
         None => ValidationSource::None,
         Some(ValidationContextType::ValidationContext(context)) => {
-            ValidationSource::Inline(validation(context).at("validation_context")?)
+            ValidationSource::Inline(whole_validation(context).at("validation_context")?)
         }
         Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => {
             let (name, path) = sds(config).at("validation_context_sds_secret_config")?;
@@ -285,7 +285,7 @@ fn validation(message: tls_proto::CertificateValidationContext) -> Translated<Va
     names.extend(each("match_subject_alt_names", match_subject_alt_names, |matcher| {
         Ok(NameMatch { kind: None, text: text_match(matcher)? })
     })?);
-    let validation = Validation {
+    Ok(Validation {
         trusted_ca: trusted_ca.map(material).transpose().at("trusted_ca")?,
         trust_domains: trust_domains.unwrap_or_default(),
         crl: crl.map(material).transpose().at("crl")?,
@@ -294,11 +294,16 @@ fn validation(message: tls_proto::CertificateValidationContext) -> Translated<Va
         key_pins: each("verify_certificate_spki", verify_certificate_spki, |pin| base64_pin(&pin))?,
         certificate_pins: each("verify_certificate_hash", verify_certificate_hash, |pin| hex_pin(&pin))?,
         hides_authorities: suppress_client_ca_list,
-    };
-    if !validation.names.is_empty() && validation.trusted_ca.is_none() && validation.trust_domains.is_empty()
-    {
-        // In a combined context the roots come from the secret; whoever joins them asks again.
-        return Ok(validation);
+    })
+}
+
+/// A context that nothing is added to: names and revocations need an authority.
+fn whole_validation(message: tls_proto::CertificateValidationContext) -> Translated<Validation> {
+    let validation = validation(message)?;
+    let has_roots = validation.trusted_ca.is_some() || !validation.trust_domains.is_empty();
+    if !has_roots && (!validation.names.is_empty() || validation.crl.is_some()) {
+        let reason = "is required: names and revocations mean nothing without an authority";
+        return Err(Fault::new(reason).under("trusted_ca"));
     }
     Ok(validation)
 }
@@ -390,4 +395,16 @@ fn base64_pin(text: &str) -> Translated<[u8; 32]> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok();
     let pin = bytes.and_then(|bytes| bytes.try_into().ok());
     pin.ok_or_else(|| Fault::new(format!("{text:?} is not 32 bytes in base64")))
+}
+
+/// Whether a text can be asked for by SNI: a host name, or an address, for which none is asked.
+fn is_host(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    text.parse::<std::net::IpAddr>().is_ok() || (name.len() <= 253 && name.split('.').all(is_label))
 }
