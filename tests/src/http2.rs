@@ -20,10 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A frame (RFC 9113 §4.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
+    /// `Type`.
+    pub kind: u8,
+    /// `Flags`.
+    pub flags: u8,
+    /// `Stream Identifier`.
+    pub stream: u32,
+    /// What follows its head.
+    pub payload: Vec<u8>,
 }
 
 impl Frame {
@@ -37,7 +41,7 @@ impl Frame {
         Self::new(DATA, u8::from(ends), stream, payload)
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = (self.payload.len() as u32).to_be_bytes()[1..].to_vec();
         bytes.extend([self.kind, self.flags]);
         bytes.extend(self.stream.to_be_bytes());
@@ -50,6 +54,8 @@ impl Frame {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stream {
     status: String,
+    /// Informational statuses before the final one.
+    pub informational: Vec<String>,
     /// Its content.
     pub body: Vec<u8>,
     /// It has ended, or the connection has.
@@ -232,8 +238,10 @@ impl Http2 {
                     }
                     _ => {
                         let status = status(&frame.payload);
-                        if !status.is_empty() && !status.starts_with('1') {
-                            stream.status = status;
+                        match status.starts_with('1') {
+                            true => stream.informational.push(status),
+                            false if !status.is_empty() => stream.status = status,
+                            false => {}
                         }
                     }
                 }

@@ -4,7 +4,9 @@
 mod backend;
 mod client;
 mod envoy;
+mod frames;
 mod http2;
+pub mod mesh;
 mod name_server;
 mod pki;
 mod process;
@@ -13,6 +15,7 @@ mod proxy;
 pub use backend::{Backend, Conversation};
 pub use client::{Client, Response, http_get};
 pub use envoy::Envoy;
+pub use frames::FrameServer;
 pub use http2::{Frame, Http2, Stream};
 pub use name_server::NameServer;
 pub use pki::{Leaf, Pki};

@@ -1,6 +1,7 @@
 //! An authority that issues the certificates that a test needs.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
@@ -52,24 +53,29 @@ impl Pki {
 
     /// A certificate for these names; one with `://` is a URI.
     pub fn leaf(&self, file: &str, names: &[&str]) -> Leaf {
-        self.issue(file, names, false)
+        self.issue(file, names, |_| {})
     }
 
     /// The same, of the year 2020.
     pub fn expired(&self, file: &str, names: &[&str]) -> Leaf {
-        self.issue(file, names, true)
+        self.issue(file, names, |params| {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2020, 2, 1);
+        })
     }
 
-    fn issue(&self, file: &str, names: &[&str], has_expired: bool) -> Leaf {
+    /// The same, for so long from now.
+    pub fn leaf_for(&self, file: &str, names: &[&str], time: Duration) -> Leaf {
+        self.issue(file, names, |params| params.not_after = (SystemTime::now() + time).into())
+    }
+
+    fn issue(&self, file: &str, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.subject_alt_names = names.iter().map(|name| san(name)).collect();
         params.distinguished_name.push(DnType::CommonName, file);
         let serial = self.serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         params.serial_number = Some(SerialNumber::from(serial));
-        if has_expired {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2020, 2, 1);
-        }
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let leaf = Leaf {
