@@ -4,7 +4,8 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use tests::{Proxy, Setup};
+use tests::mesh::{Mesh, shown, upstream};
+use tests::{Pki, Proxy, Setup};
 
 /// Methods that echo, fail, dawdle and stream. Messages are bytes.
 const SERVER: &str = r#"
@@ -149,6 +150,43 @@ assert list(answers) == []
     };
     tests::eventually("all are counted", || (calls(0) == 5).then_some(()));
     assert_eq!((calls(9), calls(12)), (1, 1), "{}", proxy.page("/metrics"));
+}
+
+#[test]
+fn calls_go_through_tls_from_end_to_end() {
+    let Some(python) = python() else { return };
+    let server = server(&python, "a");
+    let folder = tempfile::tempdir().expect("a folder");
+    let pki = Pki::new(folder.path(), "ca");
+    let leaf = pki.leaf("leaf", &["shop.test"]);
+    let ca = pki.authority();
+    let http2 = "http2_protocol_options: {},";
+    let inner = Mesh::default()
+        .chain("in", "", &shown(&leaf), "")
+        .cluster("c", ([127, 0, 0, 1], server.port).into(), http2)
+        .start();
+    let trust = format!(
+        "sni: shop.test, common_tls_context: {{ validation_context: {{ trusted_ca: {{ filename: {} }} }} }}",
+        ca.display()
+    );
+    let outer = Mesh::default()
+        .chain("out", "", &shown(&leaf), "")
+        .cluster("c", ([127, 0, 0, 1], inner.port).into(), &format!("{http2} {}", upstream(&trust)))
+        .start();
+    let secure = format!(
+        "trusted = grpc.ssl_channel_credentials(open({:?}, 'rb').read())\n\
+         options = (('grpc.ssl_target_name_override', 'shop.test'),)\n\
+         channel = grpc.secure_channel('127.0.0.1:' + sys.argv[1], trusted, options)\n",
+        ca.display().to_string()
+    );
+    let calls = r#"
+large = b"x" * 2_000_000
+assert call("Echo", large)[0] == large
+assert code("Fail", b"") == ("FAILED_PRECONDITION", "not so fast: 100 %")
+assert list(channel.unary_stream(path("Many"))(b"1000")) == [b"%d" % i for i in range(1000)]
+assert list(channel.stream_stream(path("Talk"))(iter([b"a", b"b"]))) == [b"a!", b"b!"]
+"#;
+    client(&python, outer.port, &format!("{secure}{calls}"));
 }
 
 #[test]

@@ -14,7 +14,15 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 /// What `openssl s_client` reads, who writes so much at these times (in milliseconds).
 fn converse(port: u16, leaf: &Leaf, more: &[&str], words: &[(u64, &str)]) -> String {
     let mut child = Command::new("timeout")
-        .args(["20", "openssl", "s_client", "-quiet", "-connect", &format!("127.0.0.1:{port}")])
+        .args([
+            "20",
+            "openssl",
+            "s_client",
+            "-quiet",
+            "-no_ign_eof",
+            "-connect",
+            &format!("127.0.0.1:{port}"),
+        ])
         .args(["-cert", &leaf.chain.display().to_string(), "-key", &leaf.key.display().to_string()])
         .args(more)
         .stdin(Stdio::piped())
