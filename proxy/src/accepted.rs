@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use proxy_core::chain::ConnectionFacts;
 use proxy_core::config::{ChainMatch, Inspection, Serves};
-use proxy_core::http2::PREFACE;
 use proxy_core::proxy_protocol::{self, Told};
 use proxy_core::snapshot::{ChainTable, ListenerTable};
 use rustls::server::{Accepted, Acceptor};
@@ -18,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::connection::{ChainId, Connection, Peer, Protection};
 use crate::deadline::Limit;
-use crate::http2;
+use crate::http2::{self, Greeting};
 use crate::socket::Socket;
 use crate::stranger;
 use crate::tls::Handshake;
@@ -347,9 +346,10 @@ fn read_names(bytes: &[u8], seen: &mut Seen) {
 
 /// What first bytes are in the words of `application_protocols`: none where they are not HTTP. None at all: more are needed.
 fn http_version(bytes: &[u8]) -> Option<Option<&'static str>> {
-    let common = bytes.len().min(PREFACE.len());
-    if bytes[..common] == PREFACE[..common] {
-        return (common == PREFACE.len()).then_some(Some("h2c"));
+    match Greeting::of(bytes) {
+        Greeting::Whole => return Some(Some("h2c")),
+        Greeting::Partial => return None,
+        Greeting::Other => {}
     }
     match bytes.iter().position(|byte| *byte == b'\n') {
         Some(end) => {

@@ -8,11 +8,11 @@ mod privileged;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use http_body_util::Full;
-use http_body_util::combinators::BoxBody;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -34,6 +34,8 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Page = Response<Full<Bytes>>;
+/// A body that may go on; it stays on the controller's thread.
+type Stream = Pin<Box<dyn Body<Data = Bytes, Error = Infallible>>>;
 
 /// What a port answers with.
 pub(crate) enum Desk {
@@ -60,7 +62,7 @@ pub(crate) async fn serve(controller: SharedController, acceptor: Acceptor, desk
 
 async fn connection(controller: SharedController, desk: Rc<Desk>, socket: crate::socket::Socket) {
     let service = service_fn(|request: Request<Incoming>| {
-        let is_serving = health::is_serving(&controller.borrow());
+        let controller = controller.clone();
         let (page, call) = match &*desk {
             Desk::ReadOnly if health::is_call(&request) => (None, Some(request)),
             Desk::ReadOnly => (Some(read(&controller, &request)), None),
@@ -68,9 +70,9 @@ async fn connection(controller: SharedController, desk: Rc<Desk>, socket: crate:
         };
         async move {
             Ok::<_, Infallible>(match (page, call) {
-                (_, Some(call)) => health::answer(is_serving, call).await,
-                (Some(page), None) => page.map(BoxBody::new),
-                (None, None) => Response::new(BoxBody::default()),
+                (_, Some(call)) => health::answer(controller, call).await,
+                (Some(page), None) => page.map(|body| Box::pin(body) as Stream),
+                (None, None) => Response::new(Box::pin(Full::default()) as Stream),
             })
         }
     });

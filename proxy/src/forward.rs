@@ -80,7 +80,7 @@ pub(crate) enum Next {
 
 /// Serves the request whose head was parsed into `exchange`.
 pub(crate) async fn serve(cx: &RequestContext<'_>, client: &mut Socket, exchange: &mut Exchange) -> Next {
-    cx.connection.requests.set(cx.connection.requests.get() + 1);
+    cx.connection.requests.set(cx.connection.requests.get().saturating_add(1));
     cx.chain.cells.requests.add(1);
     for lines in [&mut exchange.answered, &mut exchange.target, &mut exchange.host] {
         lines.clear();

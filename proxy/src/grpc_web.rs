@@ -26,13 +26,6 @@ use crate::socket::{Layer, Socket};
 const TRAILERS: u8 = 0x80;
 /// Bytes that are read from the endpoint at once.
 const PIECE: usize = 16 << 10;
-const LIMITS: Limits = Limits {
-    head_bytes: 16 << 20,
-    headers: Limits::MAX_HEADERS,
-    line_bytes: 16 << 20,
-    target_bytes: 16 << 20,
-    underscores: proxy_core::http1::Underscores::Allow,
-};
 const CHUNKS: ChunkLimits = ChunkLimits { extension_bytes: 4 << 10, trailer_bytes: 64 << 10 };
 
 /// In which form a browser sends and takes messages.
@@ -57,6 +50,14 @@ impl Form {
         let text_down = accepted.windows(text.len()).any(|part| part == text) || text_up;
         Some(Self { text_up, text_down })
     }
+
+    /// The type of responses.
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self.text_down {
+            true => "application/grpc-web-text+proto",
+            false => "application/grpc-web+proto",
+        }
+    }
 }
 
 /// The connection to the endpoint, as the browser's message sees it.
@@ -64,6 +65,8 @@ impl Form {
 pub(crate) struct Bridge {
     inner: Socket,
     form: Form,
+    /// What bounds the endpoint's head.
+    limits: Limits,
     /// The request's body; none before its head.
     up: Option<BodyReader>,
     /// The end of a base64 text that is not four characters yet.
@@ -82,11 +85,12 @@ pub(crate) struct Bridge {
 
 impl Bridge {
     /// The layer, and where it will say how the call went.
-    pub(crate) fn over(inner: Socket, form: Form) -> (Socket, Rc<Cell<Option<Status>>>) {
+    pub(crate) fn over(inner: Socket, form: Form, limits: Limits) -> (Socket, Rc<Cell<Option<Status>>>) {
         let status = Rc::<Cell<_>>::default();
         let bridge = Self {
             inner,
             form,
+            limits,
             up: None,
             quartet: Vec::new(),
             to_inner: Vec::new(),
@@ -116,7 +120,7 @@ impl Bridge {
 
     /// Takes the request's head, which must be whole. Returns its length.
     fn take_request(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let rules = RequestRules { limits: LIMITS, http10: true, absolute_form: true };
+        let rules = RequestRules { limits: Limits::OWN, http10: true, absolute_form: true };
         let mut head = RequestHead::default();
         if !parse_request(bytes, &rules, &mut head).map_err(invalid)? {
             return Err(io::ErrorKind::InvalidData.into());
@@ -212,7 +216,7 @@ impl Bridge {
     /// Takes a head of a response, if it is whole; whether another may follow.
     fn take_response(&mut self) -> io::Result<bool> {
         let mut head = ResponseHead::default();
-        if !parse_response(&self.from_inner, &LIMITS, Method::Other, &mut head).map_err(invalid)? {
+        if !parse_response(&self.from_inner, &self.limits, Method::Other, &mut head).map_err(invalid)? {
             return Ok(false);
         }
         let length = head.len;
@@ -221,8 +225,7 @@ impl Bridge {
             self.from_inner.drain(..length);
             return Ok(true);
         }
-        let kind = if self.form.text_down { "-text" } else { "" };
-        let added = format!("content-type: application/grpc-web{kind}+proto\r\n");
+        let added = format!("content-type: {}\r\n", self.form.content_type());
         let has_body = !matches!(head.framing, ResponseFraming::None | ResponseFraming::Length(0));
         self.down = Some(BodyReader::of_response(head.framing, Output::ContentAndTrailers, CHUNKS));
         head.headers

@@ -308,7 +308,6 @@ fn open_desk(controller: &SharedController, address: &Address, desk: Desk) -> Re
     Ok(())
 }
 
-/// Old snapshots go when the last request that saw them has ended.
 /// Looks at the files of keys and certificates. Whatever replaces them, a rename or a link to another folder, shows in what
 /// the file system says of the file at the end of all links.
 async fn refresh_tls(controller: SharedController) {
@@ -320,6 +319,7 @@ async fn refresh_tls(controller: SharedController) {
     }
 }
 
+/// Old snapshots go when the last request that saw them has ended.
 async fn free_retired(controller: SharedController) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     loop {

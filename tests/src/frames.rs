@@ -27,6 +27,11 @@ impl<'a> FrameServer<'a> {
         self.peer.send(frame.bytes());
     }
 
+    /// Sends several frames as one.
+    pub fn send_all(&mut self, frames: &[Frame]) {
+        self.peer.send(frames.iter().flat_map(Frame::bytes).collect::<Vec<_>>());
+    }
+
     /// The next frame that is neither SETTINGS nor WINDOW_UPDATE nor PING; none where the peer has closed.
     pub fn next_frame(&mut self) -> Option<Frame> {
         loop {

@@ -79,21 +79,32 @@ pub struct Http2 {
     next: u32,
     sent: usize,
     streams: HashMap<u32, Stream>,
+    greeted: bool,
     goaway: Option<u32>,
     closed: bool,
 }
 
 impl Http2 {
-    /// Connects, sends the preface, and asks for header blocks that need no table.
+    /// Connects, sends the preface, asks for header blocks that need no table, and waits for the peer's settings: their
+    /// acknowledgement must not come between frames that a test sends.
     pub fn connect(port: u16) -> Self {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the port answers");
         stream.set_nodelay(true).expect("no delay");
         stream.set_write_timeout(Some(PATIENCE)).expect("a limit");
         let streams = HashMap::new();
-        let mut client =
-            Self { stream, buffer: Vec::new(), next: 1, sent: 0, streams, goaway: None, closed: false };
+        let mut client = Self {
+            stream,
+            buffer: Vec::new(),
+            next: 1,
+            sent: 0,
+            streams,
+            greeted: false,
+            goaway: None,
+            closed: false,
+        };
         client.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("sent");
         client.send(&Frame::new(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]));
+        client.until(|client| client.greeted);
         client.sent = 0;
         client
     }
@@ -226,7 +237,10 @@ impl Http2 {
             u32::from_be_bytes(bytes.unwrap_or_default())
         };
         match frame.kind {
-            SETTINGS if frame.flags & 1 == 0 => drop(self.try_send(&Frame::new(SETTINGS, 1, 0, &[]))),
+            SETTINGS if frame.flags & 1 == 0 => {
+                self.greeted = true;
+                self.try_send(&Frame::new(SETTINGS, 1, 0, &[]));
+            }
             GOAWAY => self.goaway = Some(code(4)),
             DATA | HEADERS | RST_STREAM => {
                 let stream = self.streams.entry(frame.stream).or_default();

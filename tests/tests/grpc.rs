@@ -313,16 +313,39 @@ assert call("Echo", b"hello")[0] == b"hello"
 #[test]
 fn the_proxy_tells_its_own_health() {
     let Some(python) = python() else { return };
-    let server = server(&python, "a");
-    let mut proxy = proxy(&[("c", &server)], "{ match: { prefix: / }, route: { cluster: c } }");
-    let ask = |word: &str| {
-        let script = format!(
-            "method = channel.unary_unary('/grpc.health.v1.Health/Check')\nassert method(b'', timeout=5) == bytes([8, {word}])\n\
-             assert code('Echo', b'')[0] == 'UNIMPLEMENTED'\n"
-        );
-        client(&python, proxy.admin, &script);
+    let folder = tempfile::tempdir().expect("a folder");
+    let privileged = folder.path().join("admin.sock").display().to_string();
+    let setup = Setup {
+        arguments: vec!["--privileged-admin-path".into(), privileged.clone()],
+        ..Setup::to(([127, 0, 0, 1], 9).into())
     };
-    ask("1");
-    proxy.process.signal("TERM");
-    proxy.process.wait();
+    let proxy = setup.start();
+    let script = r#"
+import socket
+health = "/grpc.health.v1.Health/"
+check = channel.unary_unary(health + "Check")
+watched = channel.unary_stream(health + "Watch")(b"", timeout=20)
+def turn(word):
+    admin = socket.socket(socket.AF_UNIX)
+    admin.connect(PRIVILEGED)
+    admin.sendall(b"POST /healthcheck/%s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % word)
+    while admin.recv(1000): pass
+assert check(b"", timeout=5) == bytes([8, 1])
+assert channel.unary_unary(health + "List")(b"", timeout=5) == bytes([10, 6, 10, 0, 18, 2, 8, 1])
+assert next(watched) == bytes([8, 1])
+turn(b"fail")
+assert next(watched) == bytes([8, 2])
+assert check(b"", timeout=5) == bytes([8, 2])
+turn(b"ok")
+assert next(watched) == bytes([8, 1])
+watched.cancel()
+# Nobody else is known here.
+try:
+    assert not check(bytes([10, 1, 97]), timeout=5)
+except grpc.RpcError as error:
+    assert error.code().name == "NOT_FOUND", error
+assert next(channel.unary_stream(health + "Watch")(bytes([10, 1, 97]), timeout=5)) == bytes([8, 3])
+assert code("Echo", b"")[0] == "UNIMPLEMENTED"
+"#;
+    client(&python, proxy.admin, &format!("PRIVILEGED = {privileged:?}\n{script}"));
 }

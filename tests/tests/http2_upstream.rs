@@ -130,6 +130,37 @@ fn a_response_whose_end_is_late_is_not_given_up() {
 }
 
 #[test]
+fn a_response_before_the_requests_end_is_whole_where_the_endpoint_wants_no_more() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let count = turn.clone();
+    let backend = Backend::start(move |_, peer| {
+        let Some(mut server) = FrameServer::accept(peer) else { return };
+        while let Some((stream, _)) = server.request() {
+            // All in one write, so that the end and the reset come together.
+            let head = |ends: u8| Frame::new(1, 4 | ends, stream, &[0x88]);
+            let reset = |code: u32| Frame::new(3, 0, stream, &code.to_be_bytes());
+            match count.fetch_add(1, Ordering::SeqCst) % 3 {
+                0 => server.send_all(&[head(1), reset(0)]),
+                1 => server.send_all(&[head(0), Frame::data(stream, b"enough", true), reset(0)]),
+                // Its end has not come, and nobody says that it is meant so.
+                _ => server.send_all(&[head(0), Frame::data(stream, b"enou", false), reset(8)]),
+            }
+        }
+    });
+    let proxy = proxy_to(&backend, "");
+    for round in 0..60 {
+        let mut client = Client::connect(proxy.port);
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nbegin");
+        match round % 3 {
+            0 => assert_eq!((client.response().status(), round), (200, round)),
+            1 => assert_eq!(client.response().text(), "enough", "{round}"),
+            _ => assert!(!client.response_to_head().text().contains("enough")),
+        }
+    }
+    assert_eq!(turn.load(Ordering::SeqCst), 60, "none was sent again");
+}
+
+#[test]
 fn an_endpoint_that_answers_no_ping_is_gone() {
     let backend = Backend::start(|number, peer| {
         let Some(mut server) = FrameServer::accept(peer) else { return };

@@ -55,7 +55,8 @@ impl RequestContext<'_> {
     /// Whether the connection ends with this response, whatever the client wants.
     pub(crate) fn connection_shall_end(&self) -> bool {
         let http = self.http();
-        let worn_out = http.requests_per_connection.is_some_and(|max| self.connection.requests.get() >= max);
+        let most = if self.stream.is_some() { http.http2.requests } else { http.requests_per_connection };
+        let worn_out = most.is_some_and(|max| self.connection.requests.get() >= max);
         let old = |max| self.started.saturating_duration_since(self.connection.opened) >= max;
         let presses = self.worker.pressure() > Pressure::None;
         worn_out

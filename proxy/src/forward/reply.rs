@@ -114,7 +114,8 @@ pub(super) async fn answer(
             // A client of gRPC reads no status but its own.
             (Some(reason), _) if exchange.request.is_grpc && reason != Reason::UnescapedPath => {
                 let web = http.bridges_grpc_web.then(|| Form::of(&exchange.from_client, &exchange.request));
-                grpc(http, &record, reason.words(), web.flatten().is_some(), &edits, &mut out)
+                let content_type = web.flatten().map_or("application/grpc", Form::content_type);
+                grpc(http, &record, reason.words(), content_type, &edits, &mut out)
             }
             (None, _) => local_reply(http, &record, "", method, &edits, &mut out),
             (Some(reason), _) => local_reply(http, &record, reason.words(), method, &edits, &mut out),
@@ -198,7 +199,7 @@ fn grpc(
     http: &HttpOptions,
     record: &Record<'_>,
     text: &str,
-    is_web: bool,
+    content_type: &str,
     edits: &ResponseEdits<'_>,
     out: &mut Vec<u8>,
 ) -> (u16, u64) {
@@ -209,7 +210,6 @@ fn grpc(
     added.extend_from_slice(edits.added);
     grpc::write_status(grpc::status_of(reply.status), words, &mut added);
     let edits = ResponseEdits { added: &added, ..*edits };
-    let content_type = if is_web { "application/grpc-web+proto" } else { "application/grpc" };
     let written = LocalReply { status: 200, content_type, body: b"", is_head: false };
     out.clear();
     write_local_reply(out, &written, &edits);

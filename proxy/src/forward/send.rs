@@ -185,7 +185,7 @@ async fn send_on(
     let mut web_status = None;
     if let Some(form) = plan.web {
         upstream = upstream.layer(|socket| {
-            let (bridge, status) = Bridge::over(socket, form);
+            let (bridge, status) = Bridge::over(socket, form, plan.response_limits);
             web_status = Some(status);
             bridge
         });

@@ -75,6 +75,12 @@ impl Incoming {
                     }
                     self.data = data;
                 }
+                Some(Err(error)) if self.is_whole(&error) => {
+                    if self.form == BodyForm::Chunked {
+                        http2::write_trailers(&mut self.text, None);
+                    }
+                    self.ended = true;
+                }
                 Some(Err(error)) => return Poll::Ready(Err(failure(error))),
                 None => {
                     let trailers = ready!(self.body.poll_trailers(cx)).map_err(failure)?;
@@ -85,6 +91,12 @@ impl Incoming {
                 }
             }
         }
+    }
+
+    /// Whether a body that ends so was told to its end: a server that needs no more of the request says so after its
+    /// response (RFC 9113 §8.1).
+    fn is_whole(&self, error: &h2::Error) -> bool {
+        is_peaceful(error) && self.left.is_none_or(|left| left == 0)
     }
 
     fn take(&mut self, buf: &mut ReadBuf<'_>) {
@@ -129,8 +141,19 @@ impl Outgoing {
         self.ended
     }
 
-    /// Takes as much as the peer has room for.
+    /// Takes as much as the peer has room for; all, and for nothing, once the peer has said that it needs no more.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.poll_send(cx, bytes) {
+            Poll::Ready(Err(_)) if self.is_unwanted(cx) => Poll::Ready(Ok(bytes.len())),
+            sent => sent,
+        }
+    }
+
+    fn is_unwanted(&mut self, cx: &mut Context<'_>) -> bool {
+        matches!(self.send.poll_reset(cx), Poll::Ready(Ok(h2::Reason::NO_ERROR)))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -202,6 +225,11 @@ impl Outgoing {
     pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.send.poll_reset(cx).map(drop)
     }
+}
+
+/// Whether a stream was ended by its peer without complaint.
+fn is_peaceful(error: &h2::Error) -> bool {
+    error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
 /// The library's error as one of a byte stream. Refused: the peer did nothing of the request, so that it may be sent

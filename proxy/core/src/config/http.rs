@@ -38,7 +38,7 @@ pub struct HttpOptions {
     pub answers_request_id: bool,
     /// How long things may take.
     pub timeouts: Timeouts,
-    /// Requests served on one connection; any number where unset.
+    /// Requests served on one connection of HTTP/1; any number where unset.
     pub requests_per_connection: Option<u32>,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,

@@ -18,6 +18,9 @@ pub struct Http2Options {
     pub header_table_bytes: u32,
     /// Whether extended CONNECT is offered, whatever upgrades there are (`allow_connect`).
     pub allows_connect: bool,
+    /// Requests of one client's connection; any number where unset, which is the default at the edge, too: load generators
+    /// and proxies multiplex for hours, and not all of them come again after a GOAWAY (`max_requests_per_connection`).
+    pub requests: Option<u32>,
     /// What a connection may do beside requests.
     pub meter: MeterLimits,
     /// How it is told that a peer is gone.
@@ -45,6 +48,7 @@ impl Http2Options {
         connection_window: 1 << 20,
         header_table_bytes: 4 << 10,
         allows_connect: false,
+        requests: None,
         meter: MeterLimits::INGRESS,
         keepalive: None,
     };

@@ -19,6 +19,11 @@ pub struct ChunkLimits {
     pub trailer_bytes: u32,
 }
 
+impl ChunkLimits {
+    /// What bounds a body that this process has framed itself.
+    pub const OWN: Self = Self { extension_bytes: 0, trailer_bytes: 1 << 20 };
+}
+
 impl Default for ChunkLimits {
     fn default() -> Self {
         Self { extension_bytes: 4 << 10, trailer_bytes: 8 << 10 }

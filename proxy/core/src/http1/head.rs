@@ -83,6 +83,15 @@ pub enum Underscores {
 impl Limits {
     /// The most header lines that any limit can allow.
     pub const MAX_HEADERS: usize = 128;
+
+    /// What bounds a head that this process has written itself, from one that was bounded already: nothing but sanity.
+    pub const OWN: Self = Self {
+        head_bytes: 16 << 20,
+        headers: Self::MAX_HEADERS,
+        line_bytes: 16 << 20,
+        target_bytes: 16 << 20,
+        underscores: Underscores::Allow,
+    };
 }
 
 impl Default for Limits {

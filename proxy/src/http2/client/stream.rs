@@ -24,18 +24,7 @@ use super::State;
 use crate::socket::{Layer, Socket};
 
 /// The bounds within which a request of our own making stays.
-const OUR_RULES: RequestRules = RequestRules {
-    limits: Limits {
-        head_bytes: 16 << 20,
-        headers: Limits::MAX_HEADERS,
-        line_bytes: 16 << 20,
-        target_bytes: 16 << 20,
-        underscores: proxy_core::http1::Underscores::Allow,
-    },
-    http10: true,
-    absolute_form: true,
-};
-const OUR_CHUNKS: ChunkLimits = ChunkLimits { extension_bytes: 0, trailer_bytes: 1 << 20 };
+const OUR_RULES: RequestRules = RequestRules { limits: Limits::OWN, http10: true, absolute_form: true };
 /// What is appended to a WebSocket's key before it is hashed (RFC 6455 §1.3).
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -93,8 +82,8 @@ impl Stream {
         let sent = self.requests.send_request(request, ended);
         let (response, send) = sent.map_err(|error| self.state.refused(error))?;
         let reader = match opens_tunnel {
-            true => BodyReader::of_response(ResponseFraming::UntilClose, Output::Content, OUR_CHUNKS),
-            false => BodyReader::of_request(head.framing, Output::ContentAndTrailers, OUR_CHUNKS),
+            true => BodyReader::of_response(ResponseFraming::UntilClose, Output::Content, ChunkLimits::OWN),
+            false => BodyReader::of_request(head.framing, Output::ContentAndTrailers, ChunkLimits::OWN),
         };
         let accept = || {
             let key = head.header(bytes, b"sec-websocket-key")?;

@@ -27,17 +27,8 @@ use crate::exchange::Exchange;
 use crate::forward::{self, Next, RequestContext};
 use crate::socket::{Layer, Socket};
 
-/// The bounds within which a response of our own making stays.
-const OUR_LIMITS: Limits = Limits {
-    head_bytes: 16 << 20,
-    headers: Limits::MAX_HEADERS,
-    line_bytes: 16 << 20,
-    target_bytes: 16 << 20,
-    underscores: proxy_core::http1::Underscores::Allow,
-};
 /// Bytes of a body that are looked at with its head.
 const AT_HAND: usize = 16 << 10;
-const OUR_CHUNKS: ChunkLimits = ChunkLimits { extension_bytes: 0, trailer_bytes: 1 << 20 };
 
 /// Serves one request.
 pub(super) async fn serve(
@@ -169,7 +160,7 @@ impl Stream {
     fn send_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let State::Awaiting(respond) = &mut self.state else { return Ok(0) };
         let mut head = ResponseHead::default();
-        let whole = parse_response(bytes, &OUR_LIMITS, self.method, &mut head).map_err(invalid)?;
+        let whole = parse_response(bytes, &Limits::OWN, self.method, &mut head).map_err(invalid)?;
         if !whole {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -183,7 +174,7 @@ impl Stream {
         let framing = if opens_tunnel { ResponseFraming::UntilClose } else { head.framing };
         let ended = matches!(framing, ResponseFraming::None | ResponseFraming::Length(0));
         let send = respond.send_response(response, ended).map_err(failure)?;
-        let reader = BodyReader::of_response(framing, Output::ContentAndTrailers, OUR_CHUNKS);
+        let reader = BodyReader::of_response(framing, Output::ContentAndTrailers, ChunkLimits::OWN);
         self.state = State::Answering(Outgoing::new(send, reader, ended));
         Ok(head.len)
     }

@@ -193,6 +193,7 @@ fn common(message: core_proto::HttpProtocolOptions, options: &mut HttpOptions) -
     if let Some(count) = max_requests_per_connection {
         // 0 is no limit, as in Envoy.
         options.requests_per_connection = (count > 0).then_some(count);
+        options.http2.requests = options.requests_per_connection;
     }
     if let Some(kb) = max_response_headers_kb {
         options.responses.head_bytes = head_bytes(kb).at("max_response_headers_kb")?;
