@@ -1,17 +1,17 @@
 //! The ADS service: each stream is a task around a state machine of `control-core`.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use control_core::ads::{Event, Output, Published, Stream as Machine};
+use control_core::ads::{Ask, Event, Output, Published, Response as Said, Stream as Machine};
 use control_core::fleet::Refusal;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
-use xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use xds_proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
 
 use crate::hub::Hub;
 
@@ -27,42 +27,62 @@ impl Ads {
     pub(crate) fn new(hub: Arc<Hub>) -> Self {
         Self { hub, identifier: concat!("weir-control/", env!("CARGO_PKG_VERSION")).into() }
     }
+
+    /// Serves one stream in a task of its own, which ends when the client is gone, or with the runtime.
+    fn serve<Q, R>(
+        &self,
+        requests: Streaming<Q>,
+        form: fn(Said) -> Option<R>,
+    ) -> Response<ReceiverStream<Result<R, Status>>>
+    where
+        Q: Into<Ask> + Send + 'static,
+        R: Send + 'static,
+    {
+        let config = self.hub.follow();
+        let machine = Machine::new(self.identifier.clone(), config.borrow().clone());
+        let (responses, outgoing) = mpsc::channel(QUEUE);
+        let client = Client { hub: self.hub.clone(), machine, responses, form, id: None };
+        tokio::spawn(client.serve(requests, config));
+        Response::new(ReceiverStream::new(outgoing))
+    }
 }
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Ads {
-    type StreamAggregatedResourcesStream =
-        Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
+    type StreamAggregatedResourcesStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
+    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
 
     async fn stream_aggregated_resources(
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let config = self.hub.follow();
-        let machine = Machine::new(self.identifier.clone(), config.borrow().clone());
-        let (responses, outgoing) = mpsc::channel(QUEUE);
-        let client = Client { hub: self.hub.clone(), machine, responses, id: None };
-        // Ends when the client is gone, or with the runtime.
-        tokio::spawn(client.serve(request.into_inner(), config));
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+        Ok(self.serve(request.into_inner(), Said::into_state))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        Ok(self.serve(request.into_inner(), Said::into_delta))
     }
 }
 
 /// One stream.
-struct Client {
+struct Client<R> {
     hub: Arc<Hub>,
     machine: Machine,
-    responses: mpsc::Sender<Result<DiscoveryResponse, Status>>,
+    responses: mpsc::Sender<Result<R, Status>>,
+    form: fn(Said) -> Option<R>,
     id: Option<String>,
 }
 
 /// The stream is over.
 struct Gone;
 
-impl Client {
-    async fn serve(
+impl<R: Send + 'static> Client<R> {
+    async fn serve<Q: Into<Ask> + Send + 'static>(
         mut self,
-        mut requests: Streaming<DiscoveryRequest>,
+        mut requests: Streaming<Q>,
         mut config: watch::Receiver<Arc<Published>>,
     ) {
         loop {
@@ -102,7 +122,7 @@ impl Client {
         for event in output.events {
             self.record(event);
         }
-        for response in output.responses {
+        for response in output.responses.into_iter().filter_map(self.form) {
             self.responses.send(Ok(response)).await.map_err(|_| Gone)?;
         }
         Ok(())

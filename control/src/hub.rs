@@ -64,8 +64,10 @@ impl Hub {
         self.refusals(|r| r.current = None);
         let appended = self.history(|history| history.append(ir, author, reason, SystemTime::now()));
         if let Some(version) = &appended {
-            let published = Published { version: version.number, weir, standard };
-            self.published.send_replace(Arc::new(published));
+            self.published.send_modify(|published| {
+                let (weir, standard) = (weir.sharing(&published.weir), standard.sharing(&published.standard));
+                *published = Arc::new(Published { version: version.number, weir, standard });
+            });
         }
         Ok(appended)
     }

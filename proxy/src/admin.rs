@@ -1,12 +1,13 @@
 //! The admin ports: a read-only one, which changes nothing, whatever is asked, and a privileged one, which is a Unix
 //! socket or wants a token.
 
+mod csds;
+mod grpc;
 mod health;
 mod pages;
 mod privileged;
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,13 +15,13 @@ use std::rc::Rc;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 
 use crate::controller::{Controller, SharedController};
+use crate::executor::OnThisThread;
 use crate::explain::Ask;
 use crate::listener::Acceptor;
 
@@ -70,6 +71,7 @@ async fn connection(controller: SharedController, desk: Rc<Desk>, socket: crate:
         };
         async move {
             Ok::<_, Infallible>(match (page, call) {
+                (_, Some(call)) if csds::is_call(call.uri().path()) => csds::answer(controller, call),
                 (_, Some(call)) => health::answer(controller, call).await,
                 (Some(page), None) => page.map(|body| Box::pin(body) as Stream),
                 (None, None) => Response::new(Box::pin(Full::default()) as Stream),
@@ -81,16 +83,6 @@ async fn connection(controller: SharedController, desk: Rc<Desk>, socket: crate:
     let served = builder.serve_connection(TokioIo::new(socket), service).await;
     if let Err(error) = served {
         tracing::debug!(%error, "an admin connection broke");
-    }
-}
-
-/// Tasks of a connection stay on the controller's thread.
-#[derive(Clone, Copy)]
-struct OnThisThread;
-
-impl<F: Future + 'static> Executor<F> for OnThisThread {
-    fn execute(&self, task: F) {
-        drop(tokio::task::spawn_local(async move { drop(task.await) }));
     }
 }
 

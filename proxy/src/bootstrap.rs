@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message as _;
-use proxy_core::config::{Address, Cluster, EndpointSource, Listener, ListenerName, NodeFacts};
+use proxy_core::config::{
+    Address, Cluster, EndpointSource, Listener, ListenerName, NodeFacts, UpstreamProtocol,
+};
 use proxy_core::snapshot::{CompileError, Snapshot};
 use proxy_core::xds::translate::{self, Accepted};
-use proxy_core::xds::{Held, Origin, Rejection, Resources, StaticConflict, Subscriptions};
+use proxy_core::xds::{Held, Origin, Rejection, Resources, StaticConflict, Subscriptions, Variant};
 use xds_proto::envoy::config::bootstrap::v3 as bootstrap_proto;
 use xds_proto::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
 use xds_proto::envoy::config::cluster::v3 as cluster_proto;
@@ -23,6 +25,8 @@ use xds_proto::json::{self, Place, ReadError};
 use xds_proto::prost_types::Any;
 use xds_proto::type_url;
 
+use crate::xds::ControlPlane;
+
 /// What a proxy needs to start.
 #[derive(Debug)]
 pub struct Bootstrap {
@@ -30,8 +34,8 @@ pub struct Bootstrap {
     pub(crate) node: Node,
     /// Where the read-only admin port listens; none where unset.
     pub(crate) admin: Option<Address>,
-    /// Where the control plane is; empty where there is none.
-    pub(crate) control_plane: Vec<Address>,
+    /// Where the control planes are; none where there are none.
+    pub(crate) control_plane: ControlPlane,
     pub(crate) subscriptions: Subscriptions,
     /// Static resources.
     pub(crate) resources: Resources,
@@ -196,7 +200,7 @@ impl Bootstrap {
 
     /// Whether listeners or clusters come from a control plane.
     pub(crate) fn follows_control_plane(&self) -> bool {
-        let Subscriptions { listeners, clusters } = &self.subscriptions;
+        let Subscriptions { listeners, clusters, variant: _ } = &self.subscriptions;
         [listeners, clusters].contains(&&Some(Origin::Ads))
     }
 
@@ -255,11 +259,12 @@ impl Bootstrap {
         let StaticResources { listeners, clusters } = static_resources.unwrap_or_default();
         let DynamicResources { lds_config, cds_config, ads_config } = dynamic_resources.unwrap_or_default();
 
-        let subscriptions = Subscriptions {
+        let mut subscriptions = Subscriptions {
             listeners: origin("dynamic_resources.lds_config", lds_config)?,
             clusters: origin("dynamic_resources.cds_config", cds_config)?,
+            variant: Variant::default(),
         };
-        let (control_plane, leads_there) = match ads_config {
+        let (control_plane, lead_there) = match ads_config {
             Some(ads) => control_plane(&ads, &clusters)?,
             None if [&subscriptions.listeners, &subscriptions.clusters].contains(&&Some(Origin::Ads)) => {
                 return Err(setting(
@@ -267,10 +272,11 @@ impl Bootstrap {
                     "is required where lds_config or cds_config says ads",
                 ));
             }
-            None => (Vec::new(), None),
+            None => Default::default(),
         };
+        subscriptions.variant = control_plane.variant;
         let mut node = node.unwrap_or_default();
-        if !control_plane.is_empty() && node.id.is_empty() {
+        if !control_plane.servers.is_empty() && node.id.is_empty() {
             return Err(setting("node.id", "is required to follow a control plane"));
         }
         node.user_agent_name = "weir".to_owned();
@@ -287,8 +293,8 @@ impl Bootstrap {
         };
         let listener_names: Vec<_> = listeners.iter().map(|message| message.name.clone()).collect();
         let cluster_names: Vec<_> = clusters.iter().map(|message| message.name.clone()).collect();
-        let listeners = held_all(&listeners, None, held_listener).map_err(in_list("listeners"))?;
-        let clusters = held_all(&clusters, leads_there, held_cluster).map_err(in_list("clusters"))?;
+        let listeners = held_all(&listeners, &[], held_listener).map_err(in_list("listeners"))?;
+        let clusters = held_all(&clusters, &lead_there, held_cluster).map_err(in_list("clusters"))?;
         let mut resources = Resources::with_static(listeners, clusters).map_err(|conflict| {
             let names = if conflict.kind == "listener" { &listener_names } else { &cluster_names };
             let index = names.iter().rposition(|name| *name == conflict.name).unwrap_or(0);
@@ -310,13 +316,13 @@ impl Bootstrap {
     }
 }
 
-/// All resources of a list but one, or the number of the first that is refused.
+/// All resources of a list but some, or the number of the first that is refused.
 fn held_all<M: prost::Message + prost::Name, T>(
     messages: &[M],
-    without: Option<usize>,
+    without: &[usize],
     held: impl Fn(Any) -> Result<T, Rejection>,
 ) -> Result<Vec<T>, (usize, Rejection)> {
-    let wanted = messages.iter().enumerate().filter(|(index, _)| Some(*index) != without);
+    let wanted = messages.iter().enumerate().filter(|(index, _)| !without.contains(index));
     wanted.map(|(index, message)| held(type_url::pack(message)).map_err(|error| (index, error))).collect()
 }
 
@@ -342,51 +348,59 @@ fn origin(path: &'static str, source: Option<ConfigSource>) -> Result<Option<Ori
     source.map(|source| translate::origin(source).map_err(|reason| setting(path, reason))).transpose()
 }
 
-/// The addresses of the control plane, and the number of the cluster that leads there: it speaks HTTP/2 and serves no
-/// traffic.
+/// The control planes, and the numbers of the clusters that lead there: they speak HTTP/2 and serve no traffic.
 fn control_plane(
     ads: &ApiConfigSource,
     clusters: &[cluster_proto::Cluster],
-) -> Result<(Vec<Address>, Option<usize>), BootstrapError> {
+) -> Result<(ControlPlane, Vec<usize>), BootstrapError> {
     const PATH: &str = "dynamic_resources.ads_config";
     let ApiConfigSource { api_type, grpc_services, transport_api_version, set_node_on_first_message_only: _ } =
         ads;
-    if *api_type != ApiType::Grpc as i32 {
-        return Err(setting(PATH, "api_type must be GRPC"));
-    }
+    let variant = match ApiType::try_from(*api_type) {
+        Ok(ApiType::Grpc) => Variant::StateOfTheWorld,
+        Ok(ApiType::DeltaGrpc) => Variant::Delta,
+        _ => return Err(setting(PATH, "api_type must be GRPC or DELTA_GRPC")),
+    };
     if *transport_api_version != ApiVersion::V3 as i32 {
         return Err(setting(PATH, "transport_api_version must be V3"));
     }
-    let [service] = grpc_services.as_slice() else {
-        return Err(setting(PATH, "exactly one of grpc_services is supported"));
-    };
-    let Some(TargetSpecifier::EnvoyGrpc(target)) = &service.target_specifier else {
-        return Err(setting(PATH, "grpc_services[0].envoy_grpc is required"));
-    };
-    let Some(at) = clusters.iter().position(|cluster| cluster.name == target.cluster_name) else {
-        let reason = format!("static_resources has no cluster {:?}", target.cluster_name);
-        return Err(setting(PATH, reason));
-    };
-    let mut cluster = clusters[at].clone();
-    cluster.http2_protocol_options = None;
-    cluster.typed_extension_protocol_options.clear();
-    let refused =
-        |rejection| BootstrapError::Resource { rejection: Box::new(rejection), list: "clusters", index: at };
-    let accepted = translate::cluster(&type_url::pack(&cluster)).map_err(refused)?;
-    let addresses = match accepted.value.endpoints {
-        EndpointSource::Static(assignment) => {
-            assignment.endpoints().map(|endpoint| endpoint.address.clone()).collect::<Vec<_>>()
-        }
-        EndpointSource::Eds(_)
-        | EndpointSource::EdsFile(..)
-        | EndpointSource::Dns(_)
-        | EndpointSource::OriginalDst { .. } => Vec::new(),
-    };
-    if addresses.is_empty() {
-        let reason = format!("cluster {:?} must have static endpoints", cluster.name);
-        return Err(setting(PATH, reason));
+    if grpc_services.is_empty() {
+        return Err(setting(PATH, "grpc_services is required"));
     }
-    Ok((addresses, Some(at)))
+    let mut servers = Vec::new();
+    let mut numbers = Vec::new();
+    for (number, service) in grpc_services.iter().enumerate() {
+        let Some(TargetSpecifier::EnvoyGrpc(target)) = &service.target_specifier else {
+            return Err(setting(PATH, format!("grpc_services[{number}].envoy_grpc is required")));
+        };
+        let Some(at) = clusters.iter().position(|cluster| cluster.name == target.cluster_name) else {
+            let reason = format!("static_resources has no cluster {:?}", target.cluster_name);
+            return Err(setting(PATH, reason));
+        };
+        let refused = |rejection| BootstrapError::Resource {
+            rejection: Box::new(rejection),
+            list: "clusters",
+            index: at,
+        };
+        let mut cluster = translate::cluster(&type_url::pack(&clusters[at])).map_err(refused)?.value;
+        // gRPC is HTTP/2, whatever the cluster says.
+        cluster.connections.protocol = UpstreamProtocol::Http2;
+        let has_endpoints = match &cluster.endpoints {
+            EndpointSource::Static(assignment) => assignment.endpoints().next().is_some(),
+            EndpointSource::Dns(targets) => !targets.names.is_empty(),
+            EndpointSource::Eds(..) | EndpointSource::EdsFile(..) | EndpointSource::OriginalDst { .. } => {
+                false
+            }
+        };
+        if !has_endpoints {
+            let reason =
+                format!("cluster {:?} must have endpoints, by address or by name", target.cluster_name);
+            return Err(setting(PATH, reason));
+        }
+        servers.push(Arc::new(cluster));
+        numbers.push(at);
+    }
+    Ok((ControlPlane { servers, variant }, numbers))
 }
 
 #[cfg(test)]

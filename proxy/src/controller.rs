@@ -1,29 +1,31 @@
 //! The proxy's own control: takes configuration, opens what it needs, publishes it. Runs beside the workers, never on
 //! one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proxy_core::access::AccessLogConfig;
-use proxy_core::config::{Address, Cluster, ClusterName, DnsTargets, Listener, ListenerName, LoadAssignment};
+use proxy_core::config::{
+    Address, Cluster, ClusterName, DnsTargets, Listener, ListenerName, LoadAssignment, Secret, UpstreamTls,
+};
 use proxy_core::snapshot::{CompileError, Departing, Snapshot};
-use proxy_core::xds::{AdsClient, Conclusion, Rejection, Review, Subscriptions};
+use proxy_core::xds::{AdsClient, Conclusion, Held, Rejection, Request, Review, Subscriptions, Update};
 use tokio::sync::Notify;
 use xds_proto::envoy::config::core::v3::Node;
-use xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-use xds_proto::gate::resource_name;
+use xds_proto::envoy::service::discovery::v3::DiscoveryResponse;
 use xds_proto::type_url;
 
 use crate::StartError;
 use crate::bootstrap::Bootstrap;
 use crate::files::Source;
+use crate::ledger::Ledger;
 use crate::listener::Sockets;
 use crate::publish::Publisher;
 use crate::telemetry::Registry;
 use crate::telemetry::access_log::LogFiles;
-use crate::tls::{ClientContext, Contexts, InUse, ServerContext};
+use crate::tls::{self, ClientContext, Contexts, InUse, ServerContext};
 use crate::upstream::contexts_of;
 use crate::worker::{Command, Handle, Shared};
 
@@ -48,6 +50,8 @@ pub(crate) struct Controller {
     subscriptions: Subscriptions,
     /// Listeners that were removed, and when those of their connections that are open still are let go.
     departing: HashMap<Departing, Instant>,
+    /// What became of each resource.
+    pub(crate) ledger: Ledger,
     /// What has been said of `alt_stat_name` and the like need not be said again.
     said: std::collections::BTreeSet<xds_proto::gate::IgnoredField>,
     pub(crate) phase: Phase,
@@ -57,7 +61,7 @@ pub(crate) struct Controller {
     pub(crate) quit: Arc<Notify>,
     changed: Arc<Notify>,
     wake: Arc<Notify>,
-    pending: Vec<DiscoveryRequest>,
+    pending: Vec<Request>,
     pub(crate) node: Node,
     started: Instant,
     /// Refusals without an acceptance in between.
@@ -102,6 +106,7 @@ impl Controller {
             listening: HashMap::new(),
             subscriptions,
             departing: HashMap::new(),
+            ledger: Ledger::default(),
             said: std::collections::BTreeSet::new(),
             phase: Phase::Initializing,
             refusals_in_a_row: 0,
@@ -142,9 +147,15 @@ impl Controller {
     }
 
     /// A stream to the control plane is open: what to ask for.
-    pub(crate) fn connected(&mut self) -> Vec<DiscoveryRequest> {
+    pub(crate) fn connected(&mut self) -> Vec<Request> {
         self.registry.xds_connected.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.client.connected()
+        self.pending.clear();
+        self.client.connected(Instant::now())
+    }
+
+    /// The next stream leads to another server, which knows nothing of the last one's versions.
+    pub(crate) fn another_server(&mut self) {
+        self.client.forget_versions();
     }
 
     /// The stream is gone. Nothing else changes.
@@ -154,14 +165,14 @@ impl Controller {
     }
 
     /// Takes a response: sockets first, then compilation, then one swap. Returns the answers.
-    pub(crate) fn receive(&mut self, response: DiscoveryResponse) -> Vec<DiscoveryRequest> {
+    pub(crate) fn receive(&mut self, update: Update) -> Vec<Request> {
         if self.phase == Phase::Draining {
             // What is served until the end stays as it is, and no port is opened again.
             return Vec::new();
         }
-        let routes = route_names(&response);
-        let review = self.client.review(response);
-        self.take(review, &routes, &Rejection::to_string).0
+        let names: Vec<_> = update.names().collect();
+        let review = self.client.review(update, Instant::now());
+        self.take(review, names, &Rejection::to_string).0
     }
 
     /// Takes what a file holds. Whether all of it was taken.
@@ -174,12 +185,26 @@ impl Controller {
         if self.phase == Phase::Draining {
             return true;
         }
-        let routes = route_names(&response);
-        let review = self.client.review_file(path, response);
-        let (requests, is_whole) = self.take(review, &routes, &|rejection| source.describe(rejection));
+        let update = Update::from(response);
+        let names: Vec<_> = update.names().collect();
+        let review = self.client.review_file(path, update, Instant::now());
+        let (requests, is_whole) = self.take(review, names, &|rejection| source.describe(rejection));
+        self.ask(requests);
+        is_whole
+    }
+
+    /// Lets go of what has not come in time, or has come for a time.
+    pub(crate) fn expire(&mut self) {
+        let review = self.client.review_overdue(Instant::now());
+        if self.phase != Phase::Draining {
+            let (requests, _) = self.take(review, Vec::new(), &Rejection::to_string);
+            self.ask(requests);
+        }
+    }
+
+    fn ask(&mut self, requests: Vec<Request>) {
         self.pending.extend(requests);
         self.wake.notify_one();
-        is_whole
     }
 
     /// A file cannot be read as what it should hold. What it held before stays.
@@ -198,14 +223,13 @@ impl Controller {
     ) {
         if self.phase != Phase::Draining {
             let review = self.client.review_resolved(cluster, targets, endpoints);
-            let (requests, _) = self.take(review, &[], &Rejection::to_string);
-            self.pending.extend(requests);
-            self.wake.notify_one();
+            let (requests, _) = self.take(review, Vec::new(), &Rejection::to_string);
+            self.ask(requests);
         }
     }
 
     /// Requests for the control plane that no response of it gave rise to.
-    pub(crate) fn pending_requests(&mut self) -> Vec<DiscoveryRequest> {
+    pub(crate) fn pending_requests(&mut self) -> Vec<Request> {
         std::mem::take(&mut self.pending)
     }
 
@@ -213,11 +237,13 @@ impl Controller {
     fn take(
         &mut self,
         mut review: Review,
-        routes: &[String],
+        names: Vec<String>,
         describe: &dyn Fn(&Rejection) -> String,
-    ) -> (Vec<DiscoveryRequest>, bool) {
+    ) -> (Vec<Request>, bool) {
+        self.check_secrets(&mut review);
         self.open_listeners(&mut review);
         self.protect_clusters(&mut review);
+        self.protect_with_secrets(&mut review);
         let snapshot = match self.compile(review.config()) {
             Ok(snapshot) => Some(snapshot),
             Err(error) => {
@@ -225,15 +251,20 @@ impl Controller {
                 None
             }
         };
-        let conclusion = self.client.conclude(review);
+        let conclusion = self.client.conclude(review, Instant::now());
         match snapshot {
             Some(snapshot) if !snapshot.serves_same(&self.publisher.current()) => self.publish(snapshot),
             _ => self.settle(),
         }
         self.refusals_in_a_row =
             if conclusion.rejections.is_empty() { 0 } else { self.refusals_in_a_row.saturating_add(1) };
-        self.count_routes(routes, &conclusion);
+        if conclusion.type_url == type_url::ROUTE_CONFIGURATION {
+            self.count_routes(&names, &conclusion);
+        }
         self.report(&conclusion, describe);
+        self.ledger.note(&conclusion.type_url, &conclusion.version, names, &conclusion.rejections);
+        let resources = self.client.resources();
+        self.ledger.keep(|type_url, name| resources.has(type_url, name));
         self.changed.notify_waiters();
         (conclusion.requests, conclusion.rejections.is_empty())
     }
@@ -313,13 +344,58 @@ impl Controller {
     fn protect(&self, listener: &Listener) -> Result<(), String> {
         let chains = listener.chains.iter().enumerate();
         for (number, chain) in chains {
-            if let Some(tls) = &chain.tls
+            // What names secrets of the control plane is looked at once they are there.
+            if let Some(tls) = chain.tls.as_ref().filter(|tls| !tls.common.names_streamed_secrets())
                 && let Err(error) = self.tls.server(tls).check()
             {
                 return Err(format!("filter_chains[{number}].transport_socket: {error}"));
             }
         }
         Ok(())
+    }
+
+    /// Secrets that cannot be used stay as they were: a key that is not its chain's, a certificate that has ended.
+    fn check_secrets(&self, review: &mut Review) {
+        let current: HashMap<_, _> = self.client.resources().secrets().collect();
+        let is_new = |name: &str, held: &Held<Secret>| {
+            current.get(name).is_none_or(|known| !Arc::ptr_eq(&known.value, &held.value))
+        };
+        let refused: Vec<_> = review
+            .resources()
+            .secrets()
+            .filter(|(name, held)| is_new(name, held))
+            .filter_map(|(name, held)| {
+                Some((name.to_owned(), tls::check_secret(&held.value).err()?.to_string()))
+            })
+            .collect();
+        for (name, reason) in refused {
+            review.refuse_secret(self.client.resources(), &name, reason);
+        }
+    }
+
+    /// What is protected by secrets of the control plane, now that they are in their places. What cannot be used refuses
+    /// whatever brought it.
+    fn protect_with_secrets(&self, review: &mut Review) {
+        let current = self.client.resources().config();
+        let known: HashSet<_> =
+            current.listeners.iter().map(|served| Arc::as_ptr(&served.listener)).collect();
+        let is_new = |listener: &Arc<Listener>| !known.contains(&Arc::as_ptr(listener));
+        let listeners = review.config().listeners.iter().map(|served| &served.listener);
+        let unprotected = listeners
+            .filter(|listener| is_new(listener))
+            .find_map(|listener| Some((listener.name.to_string(), self.protect(listener).err()?)));
+        if let Some((name, reason)) = unprotected {
+            return review.refuse(format!("listener {name:?}: {reason}"));
+        }
+        let known: HashSet<_> =
+            current.clusters.values().map(|served| Arc::as_ptr(&served.cluster)).collect();
+        let clusters = review.config().clusters.values().map(|served| &served.cluster);
+        let unusable = clusters
+            .filter(|cluster| !known.contains(&Arc::as_ptr(cluster)))
+            .find_map(|cluster| Some((cluster.name.to_string(), self.unusable(cluster)?)));
+        if let Some((name, reason)) = unusable {
+            review.refuse(format!("cluster {name:?}: {reason}"));
+        }
     }
 
     /// Clusters whose keys or certificates cannot be used stay as they were.
@@ -338,6 +414,10 @@ impl Controller {
 
     /// What of a cluster's transport sockets cannot be used.
     fn unusable(&self, cluster: &Cluster) -> Option<String> {
+        let waits = |tls: &Arc<UpstreamTls>| tls.common.names_streamed_secrets();
+        if cluster.transports().any(|transport| transport.tls.as_ref().is_some_and(waits)) {
+            return None;
+        }
         contexts_of(&self.tls, cluster)
             .into_iter()
             .find_map(|(at, context)| Some(format!("{at}: {}", context.check().err()?)))
@@ -414,7 +494,7 @@ impl Controller {
     /// Closes what nobody listens on, and sees whether the first configuration is complete.
     fn settle(&mut self) {
         let resources = self.client.resources();
-        let addresses: std::collections::HashSet<_> = resources
+        let addresses: HashSet<_> = resources
             .listeners()
             .map(|held| held.value.address.clone())
             .chain(self.listening.values().cloned())
@@ -445,7 +525,7 @@ impl Controller {
     /// Whether a first configuration is in use: every type that is followed was answered, and every listener serves.
     fn is_configured(&self) -> bool {
         let answered = |url| self.client.is_answered(url);
-        let Subscriptions { listeners, clusters } = &self.subscriptions;
+        let Subscriptions { listeners, clusters, variant: _ } = &self.subscriptions;
         (listeners.is_none() || answered(type_url::LISTENER))
             && (clusters.is_none() || answered(type_url::CLUSTER))
             && self.client.resources().listeners().count() == self.listening.len()
@@ -564,14 +644,6 @@ impl Controller {
 /// The logs of all chains of a listener.
 fn access_logs(listener: &Listener) -> impl Iterator<Item = &AccessLogConfig> {
     listener.chains.iter().flat_map(|chain| &chain.http.access_logs)
-}
-
-/// The names of the route configurations that a response brings.
-fn route_names(response: &DiscoveryResponse) -> Vec<String> {
-    if response.type_url != type_url::ROUTE_CONFIGURATION {
-        return Vec::new();
-    }
-    response.resources.iter().filter_map(|resource| resource_name(&resource.value)).collect()
 }
 
 /// Drains without ending the process.

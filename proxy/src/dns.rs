@@ -47,6 +47,23 @@ pub(crate) async fn follow(controller: SharedController) {
     }
 }
 
+/// The endpoints that names have at this moment, for somebody who tries one after the other: a preference of one family is
+/// none then. None of those that cannot be looked up.
+pub(crate) async fn endpoints_now(targets: &DnsTargets) -> Vec<Endpoint> {
+    let mut options = targets.options.clone();
+    options.all_addresses = true;
+    if matches!(options.family, LookupFamily::V6Preferred | LookupFamily::V4Preferred) {
+        options.family = LookupFamily::All;
+    }
+    let Ok(resolver) = resolver(&options) else { return Vec::new() };
+    let targets = &DnsTargets { options, ..targets.clone() };
+    let mut known = Vec::new();
+    for name in &targets.names {
+        known.push(lookup(&resolver, name).await.ok());
+    }
+    expanded(targets, &known).endpoints().cloned().collect()
+}
+
 /// What is known of one name.
 #[derive(Debug, Clone, Default)]
 struct Known {

@@ -154,7 +154,8 @@ async fn exchange_with_upstream(
     let mut upload = Upload::prepare(cx, &plan, exchange, &pool)?;
     set_deadlines(cx, &plan, &upload, &exchange.request, &exchange.from_client);
     if plan.tunnel == Some(Tunnel::Terminated) {
-        return Ok(terminate_connect(cx, &plan, &pool, &link, client, exchange, upload.used).await?);
+        let tunnel = terminate_connect(cx, &plan, &pool, &link, client, exchange, upload.used);
+        return Ok(Box::pin(tunnel).await?);
     }
     Ok(send(cx, &plan, routed, &pool, &link, client, exchange, &mut upload).await?)
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use proxy_core::config::{
     ClusterName, Config, EndpointSource, ListenerName, LoadAssignment, RouteSource, ServedCluster,
@@ -71,7 +72,7 @@ impl Offline {
         let served = self.config.listeners.iter().find(|served| served.listener.name == *listener)?;
         served.listener.chains.iter().find_map(|chain| match &chain.routes {
             RouteSource::RdsFile(_, path) => Some(path),
-            RouteSource::Inline(_) | RouteSource::Rds(_) => None,
+            RouteSource::Inline(_) | RouteSource::Rds(..) => None,
         })
     }
 
@@ -162,11 +163,12 @@ impl Bootstrap {
         let mut sources = Vec::new();
         let mut client = AdsClient::new(self.node, self.subscriptions, self.resources);
         let mut taken = BTreeSet::new();
+        let now = Instant::now();
         // Listeners that a file brings may name other files.
         while let Some(file) = client.wanted_files().into_iter().find(|file| !taken.contains(file)) {
             let (type_url, path) = &file;
             let (response, source) = files::read(path, type_url).map_err(BootstrapError::File)?;
-            let conclusion = client.conclude(client.review_file(path, response));
+            let conclusion = client.conclude(client.review_file(path, response, now), now);
             if let Some(rejection) = conclusion.rejections.first() {
                 return Err(BootstrapError::File(source.describe(rejection)));
             }
@@ -189,7 +191,7 @@ impl Bootstrap {
                         );
                         return Err(lacks(path, what));
                     }
-                    RouteSource::Rds(_) => is_part = true,
+                    RouteSource::Rds(..) => is_part = true,
                     RouteSource::RdsFile(..) | RouteSource::Inline(_) => {}
                 }
             }

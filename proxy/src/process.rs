@@ -265,7 +265,7 @@ fn begin(
     shared: &Shared,
     workers: Vec<Handle>,
 ) -> Result<SharedController, StartError> {
-    let addresses = bootstrap.control_plane.clone();
+    let control_plane = bootstrap.control_plane.clone();
     let admin_address = bootstrap.admin.clone();
     let controller = Rc::new(RefCell::new(Controller::new(bootstrap, shared, workers)?));
     if let Some(address) = admin_address {
@@ -274,8 +274,9 @@ fn begin(
     if let Some(PrivilegedPort { address, token, set_log_level }) = beside.privileged {
         open_desk(&controller, &address, Desk::Privileged(Privileged { token, set_log_level }))?;
     }
-    if !addresses.is_empty() {
-        tokio::task::spawn_local(xds::follow(controller.clone(), addresses, rand::random()));
+    if !control_plane.servers.is_empty() {
+        tokio::task::spawn_local(xds::follow(controller.clone(), control_plane, rand::random()));
+        tokio::task::spawn_local(xds::keep_time(controller.clone()));
     }
     tokio::task::spawn_local(free_retired(controller.clone()));
     tokio::task::spawn_local(refresh_tls(controller.clone()));

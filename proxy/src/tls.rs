@@ -12,6 +12,6 @@ mod material;
 mod trust;
 
 use context::TlsError;
-pub(crate) use context::{ClientContext, Contexts, InUse, ServerContext};
+pub(crate) use context::{ClientContext, Contexts, InUse, ServerContext, check_secret};
 pub(crate) use identity::Identity;
-pub(crate) use layer::Handshake;
+pub(crate) use layer::{Handshake, TlsStream};

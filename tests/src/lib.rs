@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: processes of this workspace, scripted backends, raw clients. Blocking on purpose: a
 //! test reads from top to bottom.
 
+mod ads;
 mod backend;
 mod client;
 mod envoy;
@@ -12,6 +13,7 @@ mod pki;
 mod process;
 mod proxy;
 
+pub use ads::{Ads, python};
 pub use backend::{Backend, Conversation};
 pub use client::{Client, Response, http_get};
 pub use envoy::Envoy;

@@ -113,8 +113,17 @@ static_resources:
 }
 
 impl Proxy {
-    /// Starts one with this bootstrap, which must name these ports.
+    /// Starts one with this bootstrap, which must name these ports, and waits until it serves.
     pub fn start(bootstrap: &str, port: u16, admin: u16, arguments: &[String]) -> Self {
+        let proxy = Self::start_unready(bootstrap, port, admin, arguments);
+        eventually("the proxy is ready", || {
+            http_get(admin, "/ready").filter(|response| response.status() == 200)
+        });
+        proxy
+    }
+
+    /// Starts one that may wait for its configuration.
+    pub fn start_unready(bootstrap: &str, port: u16, admin: u16, arguments: &[String]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("bootstrap.yaml");
         std::fs::write(&file, bootstrap).expect("written");
@@ -125,11 +134,10 @@ impl Proxy {
         }
         all.extend(arguments.iter().map(String::as_str));
         let process = Process::start("weir-proxy", &all);
-        let ready = || http_get(admin, "/ready").filter(|response| response.status() == 200);
         let mut proxy = Self { process, port, admin, folder };
-        eventually("the proxy is ready", || {
+        eventually("the admin port answers", || {
             assert!(proxy.process.is_running(), "it ended:\n{}", proxy.process.log());
-            ready()
+            http_get(admin, "/ready")
         });
         proxy
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tests::mesh::{Mesh, shown, upstream};
-use tests::{Pki, Proxy, Setup};
+use tests::{Pki, Proxy, Setup, python};
 
 /// Methods that echo, fail, dawdle and stream. Messages are bytes.
 const SERVER: &str = r#"
@@ -67,17 +67,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A Python that has `grpcio`; none where it was not installed.
-fn python() -> Option<PathBuf> {
-    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/tools/grpc/bin/python");
-    let found = std::env::var_os("GRPC_PYTHON").map_or(own, PathBuf::from);
-    if found.exists() {
-        return Some(found);
-    }
-    eprintln!("left out: no Python with grpcio (GRPC_PYTHON)");
-    None
 }
 
 fn server(python: &PathBuf, name: &str) -> Server {

@@ -33,6 +33,14 @@ macro_rules! messages {
 }
 
 messages! {
+    envoy::admin::v3::UpdateFailureState => "envoy.admin.v3.UpdateFailureState",
+    envoy::service::discovery::v3::DeltaDiscoveryRequest => "envoy.service.discovery.v3.DeltaDiscoveryRequest",
+    envoy::service::discovery::v3::DeltaDiscoveryResponse => "envoy.service.discovery.v3.DeltaDiscoveryResponse",
+    envoy::service::discovery::v3::Resource => "envoy.service.discovery.v3.Resource",
+    envoy::service::status::v3::client_config::GenericXdsConfig => "envoy.service.status.v3.ClientConfig.GenericXdsConfig",
+    envoy::service::status::v3::ClientConfig => "envoy.service.status.v3.ClientConfig",
+    envoy::service::status::v3::ClientStatusRequest => "envoy.service.status.v3.ClientStatusRequest",
+    envoy::service::status::v3::ClientStatusResponse => "envoy.service.status.v3.ClientStatusResponse",
     envoy::config::accesslog::v3::AccessLog => "envoy.config.accesslog.v3.AccessLog",
     envoy::config::accesslog::v3::AccessLogFilter => "envoy.config.accesslog.v3.AccessLogFilter",
     envoy::config::accesslog::v3::AndFilter => "envoy.config.accesslog.v3.AndFilter",
@@ -333,6 +341,10 @@ fn every_enum_number_has_the_same_name_in_envoys_api() {
                     name_of!(pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType, number),
                 "envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol" =>
                     name_of!(pb::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol, number),
+                "envoy.admin.v3.ClientResourceStatus" =>
+                    name_of!(pb::envoy::admin::v3::ClientResourceStatus, number),
+                "envoy.service.status.v3.ConfigStatus" =>
+                    name_of!(pb::envoy::service::status::v3::ConfigStatus, number),
                 name if name.starts_with("google.protobuf.") || name.starts_with("weir.") => continue,
                 name => panic!("{name} is missing from this test"),
             };

@@ -1,6 +1,7 @@
 //! From the intermediate representation to xDS resources, in the form that a kind of node understands.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
 
 use proxy_core::config::Address as CoreAddress;
 use proxy_core::xds::{Rejection, translate};
@@ -57,21 +58,41 @@ impl Dialect {
     }
 }
 
+/// A resource as it is sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lowered {
+    /// Its bytes.
+    pub any: Arc<Any>,
+    /// A hash of them.
+    pub version: Arc<str>,
+}
+
+impl Lowered {
+    fn new(any: Any) -> Self {
+        let version = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&any.value));
+        Self { any: Arc::new(any), version: version.into() }
+    }
+}
+
+/// The resources of a type, by name.
+pub type Resources = BTreeMap<Arc<str>, Lowered>;
+
 /// All resources of a version, by type and name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ResourceSet {
-    types: BTreeMap<&'static str, BTreeMap<String, Any>>,
+    types: BTreeMap<&'static str, Arc<Resources>>,
 }
 
 impl ResourceSet {
     /// The resources of a type, by name.
-    pub fn of_type(&self, type_url: &str) -> &BTreeMap<String, Any> {
-        static NONE: BTreeMap<String, Any> = BTreeMap::new();
+    pub fn of_type(&self, type_url: &str) -> &Arc<Resources> {
+        static NONE: LazyLock<Arc<Resources>> = LazyLock::new(Arc::default);
         self.types.get(type_url).unwrap_or(&NONE)
     }
 
     fn insert(&mut self, type_url: &'static str, name: String, resource: Any) {
-        self.types.entry(type_url).or_default().insert(name, resource);
+        let resources = Arc::make_mut(self.types.entry(type_url).or_default());
+        resources.insert(name.into(), Lowered::new(resource));
     }
 
     /// Puts another resource in the place of one.
@@ -80,17 +101,29 @@ impl ResourceSet {
         self.insert(type_url, name.to_owned(), resource);
     }
 
+    /// Shares with `before` what says the same: whoever has been told of it can see that at a glance.
+    #[must_use]
+    pub fn sharing(mut self, before: &Self) -> Self {
+        for (type_url, resources) in &mut self.types {
+            let before = before.of_type(type_url);
+            if **resources == **before {
+                resources.clone_from(before);
+            }
+        }
+        self
+    }
+
     /// Reads every resource as a proxy would. What we would refuse we do not send.
     ///
     /// # Errors
     /// The first resource that a proxy would refuse: a bug of the lowering, or a value that validation let through.
     pub fn check(&self) -> Result<(), Rejection> {
-        self.of_type(type_url::CLUSTER).values().try_for_each(|any| translate::cluster(any).map(drop))?;
-        let endpoints = self.of_type(type_url::CLUSTER_LOAD_ASSIGNMENT);
-        endpoints.values().try_for_each(|any| translate::load_assignment(any).map(drop))?;
-        self.of_type(type_url::LISTENER).values().try_for_each(|any| translate::listener(any).map(drop))?;
-        let routes = self.of_type(type_url::ROUTE_CONFIGURATION);
-        routes.values().try_for_each(|any| translate::route_configuration(any).map(drop))
+        let all = |type_url| self.of_type(type_url).values().map(|resource| &*resource.any);
+        all(type_url::CLUSTER).try_for_each(|any| translate::cluster(any).map(drop))?;
+        all(type_url::CLUSTER_LOAD_ASSIGNMENT)
+            .try_for_each(|any| translate::load_assignment(any).map(drop))?;
+        all(type_url::LISTENER).try_for_each(|any| translate::listener(any).map(drop))?;
+        all(type_url::ROUTE_CONFIGURATION).try_for_each(|any| translate::route_configuration(any).map(drop))
     }
 }
 

@@ -166,7 +166,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::{HttpOptions, RouteSource, Serves};
+    use crate::config::{HttpOptions, Patience, RouteSource, Serves};
 
     fn chains(matches: Vec<Option<ChainMatch>>) -> Vec<FilterChain> {
         let chain = |matching| FilterChain {
@@ -174,7 +174,7 @@ mod tests {
             matching,
             tls: None,
             handshake_timeout: None,
-            routes: RouteSource::Rds("r".into()),
+            routes: RouteSource::Rds("r".into(), Patience::default()),
             http: Arc::new(HttpOptions::ingress()),
             serves: Serves::Http,
         };

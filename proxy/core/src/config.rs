@@ -16,8 +16,8 @@ mod tls;
 pub use address::Address;
 pub use cluster::{
     Balancing, Cluster, ConnectionOptions, DnsOptions, DnsTargets, Drop, Endpoint, EndpointSource, Health,
-    LbPolicy, LoadAssignment, Locality, LocalityEndpoints, LookupFamily, PriorityThresholds, SubsetFallback,
-    SubsetSelector, Subsets, TransportMatch,
+    LbPolicy, LoadAssignment, Locality, LocalityEndpoints, LookupFamily, Patience, PriorityThresholds,
+    SubsetFallback, SubsetSelector, Subsets, TransportMatch,
 };
 pub use condition::{
     AddressRange, Condition, CookieMatch, FieldName, Fraction, HeaderMatch, NodeFacts, NodeMatch, Predicate,
@@ -40,8 +40,8 @@ pub use route::{
 };
 
 pub use tls::{
-    CertificateSource, CommonTls, DownstreamTls, Material, NameKind, NameMatch, TlsCertificate, TlsVersions,
-    UpstreamTls, UpstreamTransport, Validation, ValidationSource,
+    CertificateSource, CommonTls, DownstreamTls, Material, NameKind, NameMatch, Secret, TlsCertificate,
+    TlsVersions, UpstreamTls, UpstreamTransport, Validation, ValidationSource,
 };
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,11 +5,12 @@
 
 mod backoff;
 mod client;
+mod kind;
 mod rejection;
 mod resources;
 pub mod translate;
 
 pub use backoff::Backoff;
-pub use client::{AdsClient, Conclusion, Origin, Review, Subscriptions};
+pub use client::{AdsClient, Conclusion, Delivered, Origin, Request, Review, Subscriptions, Update, Variant};
 pub use rejection::Rejection;
 pub use resources::{Held, Resources, StaticConflict};

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::CONTENT_TYPE;
 use hyper::{Request, Response};
 
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::IntervalStream;
 
-use super::Stream;
+use super::{Stream, grpc};
 use crate::controller::{Phase, SharedController};
 
 const SERVICE: &str = "/grpc.health.v1.Health/";
@@ -19,10 +19,6 @@ const STATUS: u8 = 0x08;
 const SERVING: u8 = 1;
 const NOT_SERVING: u8 = 2;
 const SERVICE_UNKNOWN: u8 = 3;
-/// What a call may end with.
-const OK: u8 = 0;
-const NOT_FOUND: u8 = 5;
-const UNIMPLEMENTED: u8 = 12;
 
 /// The most that a question may hold: the name of a service.
 const MAX_QUESTION: usize = 1 << 10;
@@ -38,21 +34,21 @@ pub(super) fn is_call(request: &Request<Incoming>) -> bool {
 /// Answers a call. The proxy as a whole is the only service that there is.
 pub(super) async fn answer(controller: SharedController, request: Request<Incoming>) -> Response<Stream> {
     let Some(method) = request.uri().path().strip_prefix(SERVICE).map(str::to_owned) else {
-        return reply(UNIMPLEMENTED, Bytes::new());
+        return grpc::reply(grpc::UNIMPLEMENTED, Bytes::new());
     };
     let question = http_body_util::Limited::new(request.into_body(), MAX_QUESTION).collect().await;
     // A message without a name: five bytes that frame nothing.
     let asks_all = question.is_ok_and(|question| question.to_bytes().get(5..).is_none_or(<[u8]>::is_empty));
     match method.as_str() {
-        "Check" if !asks_all => reply(NOT_FOUND, Bytes::new()),
-        "Check" => reply(OK, message(&status(&controller))),
+        "Check" if !asks_all => grpc::reply(grpc::NOT_FOUND, Bytes::new()),
+        "Check" => grpc::reply(grpc::OK, grpc::message(&status(&controller))),
         "List" => {
             // A map of one entry: the empty name, and its status.
             let [key, value] = status(&controller);
-            reply(OK, message(&[0x0a, 6, 0x0a, 0, 0x12, 2, key, value]))
+            grpc::reply(grpc::OK, grpc::message(&[0x0a, 6, 0x0a, 0, 0x12, 2, key, value]))
         }
         "Watch" => watch(controller, asks_all),
-        _ => reply(UNIMPLEMENTED, Bytes::new()),
+        _ => grpc::reply(grpc::UNIMPLEMENTED, Bytes::new()),
     }
 }
 
@@ -61,9 +57,9 @@ fn watch(controller: SharedController, asks_all: bool) -> Response<Stream> {
     let mut last = None;
     let changes = IntervalStream::new(tokio::time::interval(WATCHED_EVERY)).filter_map(move |_| {
         let now = if asks_all { status(&controller) } else { [STATUS, SERVICE_UNKNOWN] };
-        (last.replace(now) != Some(now)).then(|| Ok(Frame::data(message(&now))))
+        (last.replace(now) != Some(now)).then(|| Ok(Frame::data(grpc::message(&now))))
     });
-    call(Box::pin(StreamBody::new(changes)))
+    grpc::call(Box::pin(StreamBody::new(changes)))
 }
 
 /// The field that says whether the proxy serves.
@@ -71,22 +67,4 @@ fn status(controller: &SharedController) -> [u8; 2] {
     let controller = controller.borrow();
     let is_serving = controller.phase == Phase::Live && !controller.health_failed;
     [STATUS, if is_serving { SERVING } else { NOT_SERVING }]
-}
-
-/// A message, framed.
-fn message(fields: &[u8]) -> Bytes {
-    let length = u8::try_from(fields.len()).unwrap_or(u8::MAX);
-    [&[0, 0, 0, 0, length], fields].concat().into()
-}
-
-fn reply(status: u8, message: Bytes) -> Response<Stream> {
-    let mut trailers = HeaderMap::new();
-    trailers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from(u16::from(status)));
-    call(Box::pin(Full::new(message).with_trailers(async move { Some(Ok(trailers)) })))
-}
-
-fn call(body: Stream) -> Response<Stream> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
 }

@@ -16,10 +16,17 @@ fn an_envoy_bootstrap_is_understood() {
          dynamic_resources: {{ {ADS}, lds_config: {{ ads: {{}} }}, cds_config: {{ ads: {{}} }} }}\n{CONTROL}\n"
     );
     let bootstrap = read(&text).expect("valid");
-    assert_eq!(bootstrap.control_plane, [Address::Socket(([127, 0, 0, 1], 18_000).into())]);
+    let [server] = bootstrap.control_plane.servers.as_slice() else { panic!("one server") };
+    let EndpointSource::Static(endpoints) = &server.endpoints else { panic!("an address") };
+    let addresses: Vec<_> = endpoints.endpoints().map(|endpoint| endpoint.address.clone()).collect();
+    assert_eq!(addresses, [Address::Socket(([127, 0, 0, 1], 18_000).into())]);
     assert_eq!(
         bootstrap.subscriptions,
-        Subscriptions { listeners: Some(Origin::Ads), clusters: Some(Origin::Ads) }
+        Subscriptions {
+            listeners: Some(Origin::Ads),
+            clusters: Some(Origin::Ads),
+            variant: Variant::StateOfTheWorld
+        }
     );
     assert_eq!(bootstrap.resources.clusters().count(), 0, "the way to the control plane serves no traffic");
     assert_eq!(bootstrap.node.user_agent_name, "weir");

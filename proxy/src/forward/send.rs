@@ -121,7 +121,7 @@ async fn acquire(
         waits: plan.tunnel != Some(Tunnel::Terminated),
         link,
         protocol: plan.protocol,
-        told: cx.connection.addresses(),
+        told: link.tells_client().then(|| cx.connection.addresses()).flatten(),
         now: cx.worker.recent_time(),
         percent: if plan.protocol != Protocol::Http1 { cx.worker.random_percent() } else { 0 },
         worker: &cx.worker.cells,
@@ -200,7 +200,8 @@ async fn send_on(
         Box::pin(upload::duplex(cx, plan, routed, &mut upstream.socket, client, exchange, upload)).await?
     };
     if received.switched {
-        return Ok(open_tunnel(cx, plan, &mut upstream.socket, client, exchange, upload.used).await);
+        let tunnel = open_tunnel(cx, plan, &mut upstream.socket, client, exchange, upload.used);
+        return Ok(Box::pin(tunnel).await);
     }
     if let Some(status) = web_status {
         exchange.progress.grpc_status = exchange.progress.grpc_status.or(status.get());

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use proxy_core::config::{CertificateSource, CommonTls, DownstreamTls, UpstreamTls, ValidationSource};
+use proxy_core::config::{
+    CertificateSource, CommonTls, DownstreamTls, Secret, UpstreamTls, ValidationSource,
+};
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
@@ -293,6 +295,21 @@ impl Contexts {
             })
             .collect();
         all.into_values().collect()
+    }
+}
+
+/// Whether a secret can be used: a chain with its key, or somebody to trust.
+///
+/// # Errors
+/// Why it cannot.
+pub(crate) fn check_secret(secret: &Secret) -> Result<(), TlsError> {
+    let provider = aws_lc_rs::default_provider();
+    match secret {
+        Secret::Certificate(certificate) => {
+            let source = CertificateSource::Inline(certificate.clone());
+            certificate::read(&source, &provider, now()).map(drop)
+        }
+        Secret::Validation(validation) => Trust::new(validation, &Arc::new(provider)).map(drop),
     }
 }
 

@@ -4,8 +4,8 @@ use std::env::VarError;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-use proxy_core::config::{CertificateSource, Material, TlsCertificate, Validation, ValidationSource};
-use proxy_core::xds::translate::{self, Secret};
+use proxy_core::config::{CertificateSource, Material, Secret, TlsCertificate, Validation, ValidationSource};
+use proxy_core::xds::translate;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use xds_proto::type_url;
@@ -69,6 +69,7 @@ pub(super) fn certificate_of(source: &CertificateSource) -> Result<TlsCertificat
             Secret::Certificate(certificate) => Ok(certificate),
             Secret::Validation(_) => Err(TlsError::new(path, format!("secret {name:?} is no certificate"))),
         },
+        CertificateSource::Sds(name) => Err(TlsError(format!("secret {name:?} has not come"))),
     }
 }
 
@@ -83,6 +84,7 @@ pub(super) fn validation_of(source: &ValidationSource) -> Result<Validation, Tls
                 Err(TlsError::new(path, format!("secret {name:?} is no validation context")))
             }
         },
+        ValidationSource::Sds(_, name) => Err(TlsError(format!("secret {name:?} has not come"))),
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Demand, Protocol};
 use crate::forward::Reason;
 use crate::socket::Socket;
 use crate::stranger;
-use crate::tls::{ClientContext, Contexts, Handshake};
+use crate::tls::{ClientContext, Contexts, Handshake, TlsStream};
 
 /// How one endpoint is connected to.
 #[derive(Default)]
@@ -62,7 +62,7 @@ impl Link {
     }
 
     /// Whether a connection belongs to one client.
-    pub(super) const fn tells_client(&self) -> bool {
+    pub(crate) const fn tells_client(&self) -> bool {
         self.proxy_protocol_v2.is_some()
     }
 
@@ -81,26 +81,48 @@ impl Link {
         let Some(tls) = &self.tls else {
             return Ok(Connected { socket, is_tls: false, chosen: Chosen::Nothing });
         };
-        let failed = |error: &dyn std::fmt::Display| {
+        let stream = tls.protect(socket, address, demand.protocol).await.map_err(|error| {
             stranger!(%address, %error, "a TLS handshake with an endpoint failed");
             Reason::UpstreamTls
-        };
-        let for_http2 = tls.for_http2.as_ref().filter(|_| demand.protocol == Protocol::Http2);
-        let context = for_http2.unwrap_or(&tls.context);
-        let name = match (&tls.name, address) {
-            (Some(name), _) => name.clone(),
-            (None, Address::Socket(address)) => ServerName::from(address.ip()),
-            (None, Address::Pipe(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
-        };
-        let handshake = Handshake::connect(socket, name.clone(), context).map_err(|error| failed(&error))?;
-        let stream = handshake.finish().await.map_err(|error| failed(&error))?;
-        context.judge_resumed(stream.session(), &name).map_err(|error| failed(&error))?;
+        })?;
         let chosen = match stream.session().alpn_protocol() {
             None => Chosen::Nothing,
             Some(b"h2") => Chosen::Http2,
             Some(_) => Chosen::Http1,
         };
         Ok(Connected { socket: Socket::layered(stream), is_tls: true, chosen })
+    }
+}
+
+impl Link {
+    /// Connects to an endpoint that speaks HTTP/2 and serves nobody's requests: a control plane.
+    pub(crate) async fn reach(&self, address: &Address) -> io::Result<Socket> {
+        let socket = Socket::connect(address).await?;
+        socket.notice_silence();
+        Ok(match &self.tls {
+            Some(tls) => Socket::layered(tls.protect(socket, address, Protocol::Http2).await?),
+            None => socket,
+        })
+    }
+
+    pub(crate) const fn is_protected(&self) -> bool {
+        self.tls.is_some()
+    }
+}
+
+impl Tls {
+    async fn protect(&self, socket: Socket, address: &Address, protocol: Protocol) -> io::Result<TlsStream> {
+        let for_http2 = self.for_http2.as_ref().filter(|_| protocol == Protocol::Http2);
+        let context = for_http2.unwrap_or(&self.context);
+        let name = match (&self.name, address) {
+            (Some(name), _) => name.clone(),
+            (None, Address::Socket(address)) => ServerName::from(address.ip()),
+            (None, Address::Pipe(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
+        };
+        let handshake = Handshake::connect(socket, name.clone(), context).map_err(io::Error::other)?;
+        let stream = handshake.finish().await?;
+        context.judge_resumed(stream.session(), &name).map_err(io::Error::other)?;
+        Ok(stream)
     }
 }
 

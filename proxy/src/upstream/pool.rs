@@ -85,7 +85,8 @@ impl Pool {
             // One connection serves many: while it is made, the others wait for it.
             if !(self.connecting.get() && self.may_share(demand)) {
                 if let Some(place) = Place::take(&self.gate, demand) {
-                    return self.connect(place, demand).await;
+                    // Rare and large: in a box, so that the future of a request stays small.
+                    return Box::pin(self.connect(place, demand)).await;
                 }
                 // Whoever needs a fresh connection takes the place of an idle one.
                 let idle = if fresh { self.idle.borrow_mut().pop() } else { None };

@@ -1,16 +1,15 @@
 //! One aggregated stream.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use xds_proto::envoy::config::core::v3::{ControlPlane, Node};
-use xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
-use xds_proto::prost_types::Any;
-use xds_proto::type_url;
-use xxhash_rust::xxh3::Xxh3;
+use xds_proto::envoy::config::core::v3::Node;
 
-use crate::lower::{Dialect, ResourceSet};
+use super::kind::Kind;
+use super::subscription::{Frame, Standing, Subscription};
+use super::wire::{Ask, Names, Response};
+use crate::lower::{Dialect, ResourceSet, Resources};
 
 /// How long listeners and routes wait for a client to ask for the endpoints of a new cluster. One that never asks, as it
 /// needs none of them, is not left without routes.
@@ -83,7 +82,7 @@ pub enum Event {
 #[derive(Debug, Default)]
 pub struct Output {
     /// To be sent in this order.
-    pub responses: Vec<DiscoveryResponse>,
+    pub responses: Vec<Response>,
     /// To be recorded in this order.
     pub events: Vec<Event>,
 }
@@ -99,57 +98,16 @@ pub enum StreamError {
     TooManyNames,
 }
 
-/// The types in the order in which they are sent.
-const ORDER: [&str; 4] =
-    [type_url::CLUSTER, type_url::CLUSTER_LOAD_ASSIGNMENT, type_url::LISTENER, type_url::ROUTE_CONFIGURATION];
-const CLUSTERS: usize = 0;
-const ENDPOINTS: usize = 1;
-const LISTENERS: usize = 2;
-const ROUTES: usize = 3;
-
-#[derive(Debug, Default)]
-struct Subscription {
-    wanted: Wanted,
-    /// The last response, if there was one.
-    sent: Option<Sent>,
-    /// Whether the client ever named a resource, `*` included.
-    named: bool,
-    /// The client waits for an answer whatever its content: its first request, a new name, or a re-warming cluster.
-    owed: bool,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Wanted {
-    #[default]
-    Everything,
-    Named(BTreeSet<String>),
-}
-
-#[derive(Debug)]
-struct Sent {
-    nonce: String,
-    version: String,
-    config_version: u64,
-    names: BTreeSet<String>,
-    answer: Answer,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    Awaited,
-    Acknowledged,
-    Refused,
-}
-
 /// The state of one stream.
 #[derive(Debug)]
 pub struct Stream {
     identifier: Arc<str>,
     dialect: Option<Dialect>,
+    is_delta: bool,
     config: Arc<Published>,
-    subscriptions: [Option<Subscription>; 4],
+    subscriptions: [Option<Subscription>; 5],
     /// Clusters, and their endpoints, that the configuration no longer has and the client's routes may still lead to.
-    lingering: [BTreeMap<String, Any>; 2],
+    lingering: [Resources; 2],
     /// Clusters were sent after the client last asked for endpoints: its next request wants an answer.
     clusters_since_endpoints: bool,
     held_since: Option<Instant>,
@@ -166,6 +124,7 @@ impl Stream {
         Self {
             identifier,
             dialect: None,
+            is_delta: false,
             config,
             subscriptions: Default::default(),
             lingering: Default::default(),
@@ -181,22 +140,23 @@ impl Stream {
     ///
     /// # Errors
     /// The stream must end with this reason.
-    pub fn on_request(&mut self, request: DiscoveryRequest, now: Instant) -> Result<Output, StreamError> {
+    pub fn on_request(&mut self, request: impl Into<Ask>, now: Instant) -> Result<Output, StreamError> {
+        let mut ask = request.into();
         let mut output = Output::default();
-        self.introduce(request.node.as_ref(), &mut output)?;
-        let Some(kind) = ORDER.iter().position(|url| *url == request.type_url) else {
-            // Envoy may ask for secrets or runtime on the same stream. It waits for them in vain, and has the rest.
-            if self.unknown_types.len() < MAX_UNKNOWN_TYPES
-                && self.unknown_types.insert(request.type_url.clone())
+        self.introduce(ask.node.as_ref(), &mut output)?;
+        self.is_delta = matches!(ask.names, Names::Change { .. });
+        let Some(kind) = Kind::of(&ask.type_url) else {
+            // Envoy may ask for runtime on the same stream. It waits for that in vain, and has the rest.
+            if self.unknown_types.len() < MAX_UNKNOWN_TYPES && self.unknown_types.insert(ask.type_url.clone())
             {
-                output.events.push(Event::UnknownType { type_url: request.type_url });
+                output.events.push(Event::UnknownType { type_url: ask.type_url });
             }
             return Ok(output);
         };
-        if request.resource_names.len() > MAX_NAMES {
+        if ask.names.count() > MAX_NAMES {
             return Err(StreamError::TooManyNames);
         }
-        self.answered(kind, &request, &mut output);
+        self.read(kind, &mut ask, &mut output);
         self.flush(now, &mut output);
         Ok(output)
     }
@@ -238,39 +198,29 @@ impl Stream {
     }
 
     /// Reads a request as the ACK, NACK or subscription that it is.
-    fn answered(&mut self, kind: usize, request: &DiscoveryRequest, output: &mut Output) {
-        let first = self.subscriptions[kind].is_none();
-        let rewarming = kind == ENDPOINTS && self.clusters_since_endpoints;
-        let subscription = self.subscriptions[kind].get_or_insert_with(Subscription::default);
-        let mut answers = false;
-        if let Some(sent) = &mut subscription.sent {
-            if !request.response_nonce.is_empty() && request.response_nonce != sent.nonce {
-                // Of an older response: the client will answer the newer one, too.
-                return;
-            }
-            answers = sent.answer == Answer::Awaited && request.response_nonce == sent.nonce;
-            if answers {
-                output.events.push(sent.take_answer(kind, request));
-            }
+    fn read(&mut self, kind: Kind, ask: &mut Ask, output: &mut Output) {
+        let is_first = self.subscriptions[kind as usize].is_none();
+        let rewarming = kind == Kind::Endpoints && self.clusters_since_endpoints;
+        let subscription = self.subscriptions[kind as usize].get_or_insert_with(|| Subscription::new(kind));
+        let standing = subscription.read_answer(ask, &mut output.events);
+        // What is wanted in all is what is wanted after the last response; a change is one whatever it follows.
+        if standing == Standing::Stale && !self.is_delta {
+            return;
         }
-        subscription.named |= !request.resource_names.is_empty();
-        let wanted = wanted(kind, subscription.named, &request.resource_names);
-        let news = subscription.wanted != wanted;
-        let asks_again = rewarming && !answers;
-        if kind == ENDPOINTS && !answers {
+        let answers = standing == Standing::Answer;
+        subscription.read_names(std::mem::take(&mut ask.names), is_first, rewarming && !answers);
+        if kind == Kind::Endpoints && !answers {
             self.clusters_since_endpoints = false;
         }
-        subscription.owed |= first || news && wants_more(&subscription.wanted, &wanted) || asks_again;
-        subscription.wanted = wanted;
-        if kind == ROUTES {
+        if kind == Kind::Routes {
             self.release_removed_clusters();
         }
     }
 
     /// Sends what is due, in order.
     fn flush(&mut self, now: Instant, output: &mut Output) {
-        for kind in [CLUSTERS, ENDPOINTS, LISTENERS, ROUTES] {
-            if matches!(kind, LISTENERS | ROUTES) && self.is_held(now) {
+        for kind in Kind::ALL {
+            if kind.leads_to_clusters() && self.is_held(now) {
                 return;
             }
             if let Some(response) = self.due(kind) {
@@ -279,18 +229,32 @@ impl Stream {
         }
     }
 
+    fn all(&self, kind: Kind) -> &Arc<Resources> {
+        let dialect = self.dialect.unwrap_or(Dialect::Standard);
+        self.config.for_dialect(dialect).of_type(kind.type_url())
+    }
+
+    fn subscription(&self, kind: Kind) -> Option<&Subscription> {
+        self.subscriptions[kind as usize].as_ref()
+    }
+
     /// Whether listeners and routes must wait for endpoints that the client has yet to ask for.
     fn is_held(&mut self, now: Instant) -> bool {
         let unserved = || {
-            let clusters = self.subscriptions[CLUSTERS].as_ref()?;
-            let sent = clusters.sent.as_ref().filter(|_| clusters.wanted == Wanted::Everything)?;
+            let clusters =
+                self.subscription(Kind::Clusters).filter(|clusters| clusters.wants_everything())?;
+            let (nonce, is_refused) = clusters.last()?;
             // One that refused the clusters has others. (An ACK says nothing: Envoy gives it when the clusters are warm,
             // others as soon as they have read them.)
-            if sent.answer == Answer::Refused || self.waited_for.as_ref() == Some(&sent.nonce) {
+            if is_refused || self.waited_for.as_deref() == Some(nonce) {
                 return None;
             }
-            let endpoints = self.subscriptions[ENDPOINTS].as_ref().and_then(|s| s.sent.as_ref());
-            sent.names.iter().find(|name| endpoints.is_none_or(|e| !e.names.contains(*name)))
+            let endpoints = self.subscription(Kind::Endpoints);
+            let has_endpoints = |name: &str| {
+                self.all(Kind::Endpoints).contains_key(name) || self.lingering[1].contains_key(name)
+            };
+            let is_told = |name: &str| endpoints.is_some_and(|endpoints| endpoints.has_told(name));
+            clusters.held().find(|name| has_endpoints(name) && !is_told(name))
         };
         if unserved().is_none() {
             self.held_since = None;
@@ -300,143 +264,53 @@ impl Stream {
         if now.saturating_duration_since(since) < HOLD {
             return true;
         }
-        let clusters = self.subscriptions[CLUSTERS].as_ref().and_then(|s| s.sent.as_ref());
-        self.waited_for = clusters.map(|sent| sent.nonce.clone());
+        let last = self.subscription(Kind::Clusters).and_then(Subscription::last);
+        self.waited_for = last.map(|(nonce, _)| nonce.to_owned());
         self.held_since = None;
         false
     }
 
-    fn due(&mut self, kind: usize) -> Option<DiscoveryResponse> {
-        let dialect = self.dialect?;
-        let config = self.config.clone();
-        let all = config.for_dialect(dialect).of_type(ORDER[kind]);
-        let lingering = self.lingering.get(kind).into_iter().flatten();
-        let subscription = self.subscriptions[kind].as_ref()?;
-        let resources: BTreeMap<&String, &Any> = match &subscription.wanted {
-            Wanted::Everything => lingering.chain(all).collect(),
-            Wanted::Named(names) => lingering.chain(all).filter(|(name, _)| names.contains(*name)).collect(),
+    fn due(&mut self, kind: Kind) -> Option<Response> {
+        self.dialect?;
+        let all = self.all(kind).clone();
+        let none = Resources::default();
+        let lingering = self.lingering.get(kind as usize).unwrap_or(&none);
+        let frame = Frame {
+            config_version: self.config.version,
+            nonce: self.nonces,
+            identifier: &self.identifier,
+            is_delta: self.is_delta,
         };
-        let version = content_version(&resources);
-        let current = subscription.sent.as_ref().is_some_and(|sent| sent.version == version);
-        if current && !subscription.owed {
-            return None;
-        }
-        let response = DiscoveryResponse {
-            version_info: version.clone(),
-            resources: resources.values().map(|any| (*any).clone()).collect(),
-            type_url: ORDER[kind].to_owned(),
-            nonce: self.nonces.to_string(),
-            control_plane: Some(ControlPlane { identifier: self.identifier.to_string() }),
-        };
-        let sent = Sent {
-            nonce: response.nonce.clone(),
-            version,
-            config_version: config.version,
-            names: resources.into_keys().cloned().collect(),
-            answer: Answer::Awaited,
-        };
+        let response = self.subscriptions[kind as usize].as_mut()?.due(&all, lingering, &frame)?;
         self.nonces += 1;
-        if kind == CLUSTERS {
+        if kind == Kind::Clusters {
             self.clusters_since_endpoints = true;
         }
-        let subscription = self.subscriptions[kind].as_mut()?;
-        subscription.owed = false;
-        subscription.sent = Some(sent);
         Some(response)
     }
 
     /// Clusters that a new configuration lacks stay until the client has routes that do not lead to them.
     fn keep_removed_clusters(&mut self, next: &Published) {
-        let (Some(dialect), Some(_)) = (self.dialect, &self.subscriptions[ROUTES]) else {
+        let (Some(dialect), Some(_)) = (self.dialect, self.subscription(Kind::Routes)) else {
             return;
         };
-        for kind in [CLUSTERS, ENDPOINTS] {
-            let next = next.for_dialect(dialect).of_type(ORDER[kind]);
-            let current = self.config.for_dialect(dialect).of_type(ORDER[kind]);
+        for kind in [Kind::Clusters, Kind::Endpoints] {
+            let next = next.for_dialect(dialect).of_type(kind.type_url());
+            let current = self.all(kind).clone();
+            if Arc::ptr_eq(next, &current) {
+                continue;
+            }
             let removed = current.iter().filter(|(name, _)| !next.contains_key(*name));
-            self.lingering[kind].extend(removed.map(|(name, any)| (name.clone(), any.clone())));
-            self.lingering[kind].retain(|name, _| !next.contains_key(name));
+            self.lingering[kind as usize].extend(removed.map(|(name, any)| (name.clone(), any.clone())));
+            self.lingering[kind as usize].retain(|name, _| !next.contains_key(name));
         }
     }
 
     /// The client took the current routes: nothing leads to the removed clusters any more.
     fn release_removed_clusters(&mut self) {
-        let taken =
-            self.subscriptions[ROUTES].as_ref().and_then(|routes| routes.sent.as_ref()).is_some_and(|sent| {
-                sent.answer == Answer::Acknowledged && sent.config_version == self.config.version
-            });
-        if taken || self.routes_are_current() {
-            self.lingering.iter_mut().for_each(BTreeMap::clear);
+        let routes = self.subscription(Kind::Routes);
+        if routes.is_some_and(|routes| routes.is_current(self.all(Kind::Routes))) {
+            self.lingering.iter_mut().for_each(Resources::clear);
         }
     }
-
-    /// The client acknowledged routes that say the same as the current ones.
-    fn routes_are_current(&self) -> bool {
-        let Some(dialect) = self.dialect else { return false };
-        let Some(Subscription { wanted, sent: Some(sent), .. }) = &self.subscriptions[ROUTES] else {
-            return false;
-        };
-        let all = self.config.for_dialect(dialect).of_type(type_url::ROUTE_CONFIGURATION);
-        let current = all.iter().filter(|(name, _)| match wanted {
-            Wanted::Everything => true,
-            Wanted::Named(names) => names.contains(*name),
-        });
-        sent.answer == Answer::Acknowledged && sent.version == content_version(&current.collect())
-    }
-}
-
-impl Sent {
-    fn take_answer(&mut self, kind: usize, request: &DiscoveryRequest) -> Event {
-        match &request.error_detail {
-            None => {
-                self.answer = Answer::Acknowledged;
-                Event::Acknowledged {
-                    type_url: ORDER[kind],
-                    version: self.version.clone(),
-                    config_version: self.config_version,
-                }
-            }
-            Some(status) => {
-                self.answer = Answer::Refused;
-                let named = self.names.iter().filter(|name| status.message.contains(name.as_str()));
-                Event::Refused {
-                    type_url: ORDER[kind],
-                    reason: status.message.clone(),
-                    resources: named.cloned().collect(),
-                    config_version: self.config_version,
-                }
-            }
-        }
-    }
-}
-
-/// What a request asks for. No names means everything for the wildcard types, for as long as none was ever named.
-fn wanted(kind: usize, ever_named: bool, names: &[String]) -> Wanted {
-    let wildcard = matches!(kind, CLUSTERS | LISTENERS);
-    if wildcard && (!ever_named || names.iter().any(|name| name == "*")) {
-        Wanted::Everything
-    } else {
-        Wanted::Named(names.iter().cloned().collect())
-    }
-}
-
-/// Whether `after` asks for something that `before` did not.
-fn wants_more(before: &Wanted, after: &Wanted) -> bool {
-    match (before, after) {
-        (Wanted::Everything, Wanted::Everything | Wanted::Named(_)) => false,
-        (Wanted::Named(_), Wanted::Everything) => true,
-        (Wanted::Named(before), Wanted::Named(after)) => !after.is_subset(before),
-    }
-}
-
-/// A version that depends on content alone: what says the same has the same version, whoever serves it.
-fn content_version(resources: &BTreeMap<&String, &Any>) -> String {
-    let mut hash = Xxh3::new();
-    for (name, any) in resources {
-        for part in [name.as_bytes(), &any.value] {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-    }
-    format!("{:016x}", hash.digest())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Address, ClusterName, Http2Options, Labels, UpstreamProtocol, UpstreamTransport};
 use crate::breaker::{Priority, Thresholds};
 
-/// `envoy.config.cluster.v3.Cluster`, speaking HTTP/1.1 to its endpoints.
+/// `envoy.config.cluster.v3.Cluster`: endpoints of one kind, and how they are reached.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
     /// Unique among clusters.
@@ -38,6 +38,17 @@ pub struct TransportMatch {
 }
 
 impl Cluster {
+    /// Whatever may carry connections to its endpoints.
+    pub fn transports(&self) -> impl Iterator<Item = &UpstreamTransport> {
+        std::iter::once(&self.transport)
+            .chain(self.transport_matches.iter().map(|matching| &matching.transport))
+    }
+
+    pub(crate) fn transports_mut(&mut self) -> impl Iterator<Item = &mut UpstreamTransport> {
+        let matches = self.transport_matches.iter_mut().map(|matching| &mut matching.transport);
+        std::iter::once(&mut self.transport).chain(matches)
+    }
+
     /// What carries connections to an endpoint.
     pub fn transport_to(&self, endpoint: &Endpoint) -> &UpstreamTransport {
         let fits = |wanted: &Labels| {
@@ -118,6 +129,18 @@ impl Default for ConnectionOptions {
     }
 }
 
+/// How long a resource that is named is waited for before it counts as not existing; for ever where unset
+/// (`initial_fetch_timeout`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Patience(pub Option<Duration>);
+
+impl Default for Patience {
+    /// As in Envoy and gRPC (gRFC A57).
+    fn default() -> Self {
+        Self(Some(Duration::from_secs(15)))
+    }
+}
+
 /// Where a cluster's endpoints come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EndpointSource {
@@ -129,7 +152,7 @@ pub enum EndpointSource {
     /// They are part of the cluster.
     Static(Arc<LoadAssignment>),
     /// They are asked for over EDS under this name.
-    Eds(ClusterName),
+    Eds(ClusterName, Patience),
     /// They are read from a file that holds load assignments, under this name.
     EdsFile(ClusterName, Arc<str>),
     /// Their names are part of the cluster, and are looked up.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Address, AddressRange, DownstreamTls, HttpOptions, ListenerName, RouteConfigName, RouteConfiguration,
+    Address, AddressRange, DownstreamTls, HttpOptions, ListenerName, Patience, RouteConfigName,
+    RouteConfiguration,
 };
 
 /// `envoy.config.listener.v3.Listener`.
@@ -166,7 +167,7 @@ pub enum RouteSource {
     /// They are part of the listener.
     Inline(Arc<RouteConfiguration>),
     /// They are asked for by name over RDS.
-    Rds(RouteConfigName),
+    Rds(RouteConfigName, Patience),
     /// They are read by name from a file that holds route configurations.
     RdsFile(RouteConfigName, Arc<str>),
 }

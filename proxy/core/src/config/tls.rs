@@ -63,6 +63,48 @@ pub struct CommonTls {
     pub alpn: Vec<Box<str>>,
 }
 
+impl CommonTls {
+    /// The names of the secrets that the control plane must bring.
+    pub fn streamed_secrets(&self) -> impl Iterator<Item = &str> {
+        let certificates = self.certificates.iter().filter_map(|source| match source {
+            CertificateSource::Sds(name) => Some(&**name),
+            CertificateSource::Inline(_) | CertificateSource::SdsFile(..) => None,
+        });
+        let validation = match &self.validation {
+            ValidationSource::Sds(_, name) => Some(&**name),
+            ValidationSource::None | ValidationSource::Inline(_) | ValidationSource::SdsFile(..) => None,
+        };
+        certificates.chain(validation)
+    }
+
+    /// Whether the control plane must bring something.
+    pub fn names_streamed_secrets(&self) -> bool {
+        self.streamed_secrets().next().is_some()
+    }
+
+    /// The same with the control plane's secrets in the place of their names; none where one is missing or of the other
+    /// kind.
+    #[must_use]
+    pub fn with_secrets<'a>(&self, secret: impl Fn(&str) -> Option<&'a Secret>) -> Option<Self> {
+        let certificate = |source: &CertificateSource| match source {
+            CertificateSource::Sds(name) => match secret(name)? {
+                Secret::Certificate(certificate) => Some(CertificateSource::Inline(certificate.clone())),
+                Secret::Validation(_) => None,
+            },
+            other => Some(other.clone()),
+        };
+        let validation = match &self.validation {
+            ValidationSource::Sds(beside, name) => match secret(name)? {
+                Secret::Validation(validation) => ValidationSource::Inline(beside.with(validation)),
+                Secret::Certificate(_) => return None,
+            },
+            other => other.clone(),
+        };
+        let certificates = self.certificates.iter().map(certificate).collect::<Option<_>>()?;
+        Some(Self { certificates, validation, ..self.clone() })
+    }
+}
+
 /// `tls_minimum_protocol_version` and `tls_maximum_protocol_version`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TlsVersions {
@@ -85,6 +127,17 @@ pub enum CertificateSource {
     Inline(TlsCertificate),
     /// A secret by its name, from a file that holds secrets.
     SdsFile(Box<str>, Arc<str>),
+    /// A secret by its name, from the control plane. What is served has none of these: see [`CommonTls::with_secrets`].
+    Sds(Box<str>),
+}
+
+/// What is told apart from the rest of the configuration (`envoy.extensions.transport_sockets.tls.v3.Secret`).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Secret {
+    /// A chain and its key.
+    Certificate(TlsCertificate),
+    /// Whom to trust.
+    Validation(Validation),
 }
 
 /// A chain and its key, which change together.
@@ -106,6 +159,8 @@ pub enum ValidationSource {
     Inline(Validation),
     /// A secret by its name, from a file that holds secrets; what is said here beside it holds as well.
     SdsFile(Validation, Box<str>, Arc<str>),
+    /// The same from the control plane. What is served has none of these.
+    Sds(Validation, Box<str>),
 }
 
 /// `envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext`.

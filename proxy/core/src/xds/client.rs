@@ -1,4 +1,4 @@
-//! The client of one aggregated stream, state of the world.
+//! The client of one aggregated stream, in either form.
 //!
 //! ```text
 //!   connected ─► subscribe ──► response ──► review ──► (sockets, compilation) ──► conclude ─► ACK or NACK
@@ -8,19 +8,26 @@
 //! Versions outlive the stream, nonces do not. The valid resources of a refused response are applied (gRFC A46). Losing
 //! the control plane changes nothing about what is served.
 
+mod merge;
+mod wire;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use xds_proto::envoy::config::core::v3::Node;
-use xds_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use xds_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use xds_proto::gate::IgnoredField;
 use xds_proto::google::rpc::Status;
-use xds_proto::prost_types::Any;
 use xds_proto::type_url;
 
-use super::translate::{self, Accepted};
-use super::{Held, Rejection, Resources};
+use super::kind::Kind;
+use super::resources::Absence;
+use super::translate;
+use super::{Rejection, Resources};
 use crate::config::{ClusterName, Config, DnsTargets, LoadAssignment};
+use merge::Merge;
+pub use wire::{Delivered, Request, Update, Variant};
 
 /// `INVALID_ARGUMENT` of google.rpc.Code.
 const INVALID_ARGUMENT: i32 = 3;
@@ -28,32 +35,8 @@ const INVALID_ARGUMENT: i32 = 3;
 const MAX_RESOURCES: usize = 1_000_000;
 /// Bytes of a NACK's text: control planes log it whole.
 const MAX_REASON_BYTES: usize = 4 << 10;
-
-/// The four resource types, in the order in which they are asked for: what is referred to comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Cluster,
-    Endpoints,
-    Listener,
-    Routes,
-}
-
-impl Kind {
-    const ALL: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes];
-
-    const fn type_url(self) -> &'static str {
-        match self {
-            Self::Cluster => type_url::CLUSTER,
-            Self::Endpoints => type_url::CLUSTER_LOAD_ASSIGNMENT,
-            Self::Listener => type_url::LISTENER,
-            Self::Routes => type_url::ROUTE_CONFIGURATION,
-        }
-    }
-
-    fn of(type_url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
-    }
-}
+/// What a node must say for resources to come with a time to live.
+const SUPPORTS_TTL: &str = "xds.config.supports-resource-ttl";
 
 /// Where the bootstrap has the wildcard types come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,6 +45,8 @@ pub struct Subscriptions {
     pub listeners: Option<Origin>,
     /// `dynamic_resources.cds_config`
     pub clusters: Option<Origin>,
+    /// The form of the stream.
+    pub variant: Variant,
 }
 
 /// Where resources come from.
@@ -84,6 +69,8 @@ struct Channel {
     answered: bool,
     /// The names last asked for on this stream.
     requested: Option<BTreeSet<String>>,
+    /// What is held is of another server: the next response says what there is, and what it lacks goes.
+    is_foreign: bool,
 }
 
 /// The state machine.
@@ -91,15 +78,20 @@ struct Channel {
 pub struct AdsClient {
     node: Node,
     subscriptions: Subscriptions,
-    channels: [Channel; 4],
+    channels: [Channel; 5],
     resources: Resources,
     node_sent: bool,
+    /// When what is asked for by name, and has not come, counts as absent. Empty while there is no stream.
+    overdue: BTreeMap<(Kind, String), Instant>,
+    /// When what came with a time to live is gone.
+    expiries: BTreeMap<(Kind, String), Instant>,
 }
 
 /// A response that was looked at and not yet answered. Whoever opens sockets and compiles may still refuse parts of it.
 #[derive(Debug)]
 pub struct Review {
-    origin: Origin,
+    /// Where it came from; the client itself where unset.
+    origin: Option<Origin>,
     type_url: String,
     kind: Option<Kind>,
     version: String,
@@ -109,6 +101,8 @@ pub struct Review {
     rejections: Vec<Rejection>,
     refused_whole: bool,
     ignored: BTreeSet<IgnoredField>,
+    /// When what it brought is gone again, by name.
+    expiries: BTreeMap<String, Option<Instant>>,
 }
 
 impl Review {
@@ -120,6 +114,11 @@ impl Review {
     /// All resources that will be held if nobody objects.
     pub const fn resources(&self) -> &Resources {
         &self.candidate
+    }
+
+    /// Whether it brings secrets.
+    pub fn is_of_secrets(&self) -> bool {
+        self.kind == Some(Kind::Secret)
     }
 
     /// Refuses a listener that cannot be opened; the one that it would replace stays.
@@ -136,6 +135,13 @@ impl Review {
         self.config = self.candidate.settle();
     }
 
+    /// Refuses a secret that cannot be used; the one that it would replace stays.
+    pub fn refuse_secret(&mut self, current: &Resources, name: &str, reason: String) {
+        self.candidate.restore_secret(name, current);
+        self.rejections.push(rejection(type_url::SECRET, Some(name), reason));
+        self.config = self.candidate.settle();
+    }
+
     /// Refuses the response as a whole: nothing of it is applied.
     pub fn refuse(&mut self, reason: String) {
         self.refused_whole = true;
@@ -147,7 +153,7 @@ impl Review {
 #[derive(Debug)]
 pub struct Conclusion {
     /// What to send, in this order.
-    pub requests: Vec<DiscoveryRequest>,
+    pub requests: Vec<Request>,
     /// The response's type.
     pub type_url: String,
     /// The response's version.
@@ -169,9 +175,20 @@ fn rejection(type_url: &str, resource: Option<&str>, reason: String) -> Rejectio
 
 impl AdsClient {
     /// A client that has never been connected. `resources` are those of the bootstrap.
-    pub fn new(node: Node, subscriptions: Subscriptions, mut resources: Resources) -> Self {
+    pub fn new(mut node: Node, subscriptions: Subscriptions, mut resources: Resources) -> Self {
         resources.settle();
-        Self { node, subscriptions, channels: Default::default(), resources, node_sent: false }
+        if !node.client_features.iter().any(|feature| feature == SUPPORTS_TTL) {
+            node.client_features.push(SUPPORTS_TTL.to_owned());
+        }
+        Self {
+            node,
+            subscriptions,
+            channels: Default::default(),
+            resources,
+            node_sent: false,
+            overdue: BTreeMap::new(),
+            expiries: BTreeMap::new(),
+        }
     }
 
     /// What is held.
@@ -190,25 +207,41 @@ impl AdsClient {
     }
 
     /// A stream is open. Returns the first requests.
-    pub fn connected(&mut self) -> Vec<DiscoveryRequest> {
+    pub fn connected(&mut self, now: Instant) -> Vec<Request> {
         self.disconnected();
         self.resources.awaits_routes =
             self.subscriptions.listeners == Some(Origin::Ads) || !self.resources.wanted_routes().is_empty();
-        self.subscribe()
+        self.subscribe(now)
+    }
+
+    /// The next stream leads to another server, to which the versions of the last one say nothing. What was accepted stays
+    /// until that server has spoken.
+    pub fn forget_versions(&mut self) {
+        for channel in &mut self.channels {
+            channel.version.clear();
+            channel.is_foreign = true;
+        }
     }
 
     /// The stream is gone. Everything that was accepted stays.
     pub fn disconnected(&mut self) {
         self.node_sent = false;
+        // Nobody can say that something does not exist who cannot be asked.
+        self.overdue.clear();
         for channel in &mut self.channels {
             channel.nonce.clear();
             channel.requested = None;
         }
     }
 
+    /// When [`AdsClient::review_overdue`] has something to say, if nothing comes before.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.overdue.values().chain(self.expiries.values()).min().copied()
+    }
+
     /// Looks at a response without answering it yet.
-    pub fn review(&self, response: DiscoveryResponse) -> Review {
-        self.review_from(Origin::Ads, response)
+    pub fn review(&self, update: impl Into<Update>, now: Instant) -> Review {
+        self.review_from(&Origin::Ads, update.into(), now)
     }
 
     /// The files that are followed, each with the type of what is wanted of it.
@@ -224,8 +257,8 @@ impl AdsClient {
     }
 
     /// Looks at what a file holds, as at a response. A file that is not followed for this type is refused.
-    pub fn review_file(&self, path: &Arc<str>, response: DiscoveryResponse) -> Review {
-        self.review_from(Origin::File(path.clone()), response)
+    pub fn review_file(&self, path: &Arc<str>, update: impl Into<Update>, now: Instant) -> Review {
+        self.review_from(&Origin::File(path.clone()), update.into(), now)
     }
 
     /// Looks at the endpoints that the names of a cluster have now.
@@ -237,19 +270,26 @@ impl AdsClient {
     ) -> Review {
         let mut candidate = self.resources.clone();
         candidate.resolve(cluster, targets, endpoints);
-        let config = candidate.settle();
-        Review {
-            origin: Origin::File("".into()),
-            kind: None,
-            type_url: type_url::CLUSTER_LOAD_ASSIGNMENT.to_owned(),
-            version: String::new(),
-            nonce: String::new(),
-            candidate,
-            config,
-            rejections: Vec::new(),
-            refused_whole: false,
-            ignored: BTreeSet::new(),
+        Review::own(candidate, type_url::CLUSTER_LOAD_ASSIGNMENT)
+    }
+
+    /// Looks at what is gone, or counts as absent, now that [`AdsClient::deadline`] has come.
+    pub fn review_overdue(&mut self, now: Instant) -> Review {
+        let mut candidate = self.resources.clone();
+        let mut type_url = type_url::CLUSTER_LOAD_ASSIGNMENT;
+        for (timers, absence) in
+            [(&mut self.overdue, Absence::Overdue), (&mut self.expiries, Absence::Expired)]
+        {
+            timers.retain(|(kind, name), at| {
+                if *at > now {
+                    return true;
+                }
+                type_url = kind.type_url();
+                candidate.lose(*kind, name, absence);
+                false
+            });
         }
+        Review::own(candidate, type_url)
     }
 
     fn follows(&self, kind: Kind, origin: &Origin) -> bool {
@@ -259,29 +299,30 @@ impl AdsClient {
         }
     }
 
-    fn review_from(&self, origin: Origin, response: DiscoveryResponse) -> Review {
-        let DiscoveryResponse { version_info, resources, type_url, nonce, control_plane: _ } = response;
+    fn review_from(&self, origin: &Origin, update: Update, now: Instant) -> Review {
+        let Update { type_url, version, nonce, resources, removed } = update;
         let mut review = Review {
-            kind: Kind::of(&type_url).filter(|kind| self.follows(*kind, &origin)),
-            origin,
+            kind: Kind::of(&type_url).filter(|kind| self.follows(*kind, origin)),
+            origin: Some(origin.clone()),
             type_url,
-            version: version_info,
+            version,
             nonce,
             candidate: self.resources.clone(),
             config: Config::default(),
             rejections: Vec::new(),
             refused_whole: false,
             ignored: BTreeSet::new(),
+            expiries: BTreeMap::new(),
         };
         if resources.len() > MAX_RESOURCES {
             review.refuse(format!("{} resources are more than the {MAX_RESOURCES} allowed", resources.len()));
         } else {
-            self.apply(&mut review, resources);
+            self.apply(&mut review, origin, resources, removed.as_ref(), now);
         }
         // The routes of this stream are here; inline ones come with their listeners. (A second response of clusters is no
         // sign that they are near: the simulation has a server whose configuration changes before it comes to the routes.)
         let inline = review.candidate.wanted_routes().is_empty();
-        let of_stream = review.origin == Origin::Ads || self.subscriptions.listeners != Some(Origin::Ads);
+        let of_stream = *origin == Origin::Ads || self.subscriptions.listeners != Some(Origin::Ads);
         if of_stream && (review.kind == Some(Kind::Routes) || (review.kind == Some(Kind::Listener) && inline))
         {
             review.candidate.awaits_routes = false;
@@ -291,45 +332,61 @@ impl AdsClient {
         review
     }
 
-    fn apply(&self, review: &mut Review, resources: Vec<Any>) {
-        let version = review.version.clone();
-        let Review { kind, candidate, origin, .. } = review;
-        let (routes, endpoints) = match origin {
-            Origin::Ads => (&mut candidate.routes, &mut candidate.endpoints),
-            Origin::File(path) => {
-                let file = candidate.files.entry(path.clone()).or_default();
-                (&mut file.routes, &mut file.endpoints)
-            }
+    fn apply(
+        &self,
+        review: &mut Review,
+        origin: &Origin,
+        resources: Vec<Delivered>,
+        removed: Option<&BTreeSet<String>>,
+        now: Instant,
+    ) {
+        let Review { kind, candidate, .. } = review;
+        let Some(kind) = *kind else {
+            review.refuse("this type was not asked for".to_owned());
+            return;
         };
-        let outcome = match *kind {
-            None => {
-                review.refuse("this type was not asked for".to_owned());
-                return;
-            }
-            Some(Kind::Listener) => {
+        let removed = removed.filter(|_| !(kind.is_wildcard() && self.channels[kind as usize].is_foreign));
+        let merge = Merge { resources, removed, absence_deletes: kind.is_wildcard(), now };
+        let outcome = match (kind, origin) {
+            (Kind::Listener, _) => {
                 let taken = |name: &str| self.resources.is_static_listener(name);
-                merge(&mut candidate.listeners, resources, &version, translate::listener, true, taken)
+                merge.into(&mut candidate.listeners, translate::listener, taken)
             }
-            Some(Kind::Cluster) => {
+            (Kind::Cluster, _) => {
                 let taken = |name: &str| self.resources.is_static_cluster(name);
-                merge(&mut candidate.clusters, resources, &version, translate::cluster, true, taken)
+                merge.into(&mut candidate.clusters, translate::cluster, taken)
             }
-            Some(Kind::Routes) => {
-                merge(routes, resources, &version, translate::route_configuration, false, |_| false)
+            (Kind::Secret, _) => merge.into(&mut candidate.secrets, translate::secret, |_| false),
+            (Kind::Routes, Origin::Ads) => {
+                merge.into(&mut candidate.routes, translate::route_configuration, |_| false)
             }
-            Some(Kind::Endpoints) => {
-                merge(endpoints, resources, &version, translate::load_assignment, false, |_| false)
+            (Kind::Endpoints, Origin::Ads) => {
+                merge.into(&mut candidate.endpoints, translate::load_assignment, |_| false)
+            }
+            (Kind::Routes, Origin::File(path)) => {
+                let file = candidate.files.entry(path.clone()).or_default();
+                merge.into(&mut file.routes, translate::route_configuration, |_| false)
+            }
+            (Kind::Endpoints, Origin::File(path)) => {
+                let file = candidate.files.entry(path.clone()).or_default();
+                merge.into(&mut file.endpoints, translate::load_assignment, |_| false)
             }
         };
         review.ignored = outcome.ignored;
         match outcome.duplicate {
             Some(name) => review.refuse(format!("two resources are named {name:?}")),
-            None => review.rejections = outcome.rejections,
+            None => {
+                review.rejections = outcome.rejections;
+                if *origin == Origin::Ads {
+                    review.expiries = outcome.expiries;
+                    review.expiries.keys().for_each(|name| review.candidate.find(kind, name));
+                }
+            }
         }
     }
 
     /// Answers a response: takes over what it brought, and returns the ACK or NACK and any changed subscription.
-    pub fn conclude(&mut self, review: Review) -> Conclusion {
+    pub fn conclude(&mut self, review: Review, now: Instant) -> Conclusion {
         let Review {
             origin,
             type_url,
@@ -340,58 +397,72 @@ impl AdsClient {
             rejections,
             refused_whole,
             ignored,
-            ..
+            expiries,
+            config: _,
         } = review;
         if !refused_whole {
             self.resources = candidate;
+            if let Some(kind) = kind {
+                self.renew(kind, expiries);
+            }
         }
         let mut requests = Vec::new();
-        if let Origin::File(_) = origin {
+        match (origin, kind) {
             // Nobody waits for an answer; but the names that are asked of the control plane may be others now.
-            if let Some(kind) = kind {
-                self.channels[kind as usize].answered |= !refused_whole;
+            (None | Some(Origin::File(_)), kind) => {
+                if let Some(kind) = kind {
+                    self.channels[kind as usize].answered |= !refused_whole;
+                }
+                if self.node_sent {
+                    requests.extend(self.subscribe(now));
+                }
             }
-            if self.node_sent {
-                requests.extend(self.subscribe());
-            }
-            return Conclusion { requests, type_url, version, rejections, ignored };
-        }
-        match kind {
-            None => requests.push(DiscoveryRequest {
-                type_url: type_url.clone(),
-                response_nonce: nonce,
-                error_detail: Some(status(&rejections)),
-                ..DiscoveryRequest::default()
-            }),
-            Some(kind) => {
-                self.channels[kind as usize].nonce = nonce;
-                self.channels[kind as usize].answered |= !refused_whole;
+            (Some(Origin::Ads), None) => requests.push(self.stranger(&type_url, nonce, status(&rejections))),
+            (Some(Origin::Ads), Some(kind)) => {
+                let channel = &mut self.channels[kind as usize];
+                channel.nonce = nonce;
+                channel.answered |= !refused_whole;
+                channel.is_foreign &= refused_whole;
                 if rejections.is_empty() {
-                    self.channels[kind as usize].version.clone_from(&version);
+                    channel.version.clone_from(&version);
                 }
-                let mut answer = self.request(kind);
-                if !rejections.is_empty() {
-                    answer.error_detail = Some(status(&rejections));
-                }
-                requests.push(answer);
-                requests.extend(self.subscribe());
+                let answer = self.request(kind, now);
+                requests.push(match rejections.is_empty() {
+                    true => answer,
+                    false => answer.refusing(status(&rejections)),
+                });
+                requests.extend(self.subscribe(now));
             }
         }
         Conclusion { requests, type_url, version, rejections, ignored }
     }
 
+    /// What came is no longer overdue, and has as much time to live as it says.
+    fn renew(&mut self, kind: Kind, expiries: BTreeMap<String, Option<Instant>>) {
+        for (name, expiry) in expiries {
+            let key = (kind, name);
+            self.overdue.remove(&key);
+            match expiry {
+                Some(at) => self.expiries.insert(key, at),
+                None => self.expiries.remove(&key),
+            };
+        }
+        let resources = &self.resources;
+        self.expiries.retain(|(kind, name), _| resources.holds(*kind, name));
+    }
+
     /// A request for each type whose wanted names are not those last asked for.
-    fn subscribe(&mut self) -> Vec<DiscoveryRequest> {
+    fn subscribe(&mut self, now: Instant) -> Vec<Request> {
         let changed = Kind::ALL.into_iter().filter(|kind| {
             let requested = &self.channels[*kind as usize].requested;
             match (self.wanted(*kind), requested) {
                 (None, _) => false,
                 // Naming nothing in a first request would mean "everything".
-                (Some(names), None) => !names.is_empty() || matches!(kind, Kind::Cluster | Kind::Listener),
+                (Some(names), None) => !names.is_empty() || kind.is_wildcard(),
                 (Some(names), Some(requested)) => names != *requested,
             }
         });
-        changed.collect::<Vec<_>>().into_iter().map(|kind| self.request(kind)).collect()
+        changed.collect::<Vec<_>>().into_iter().map(|kind| self.request(kind, now)).collect()
     }
 
     /// The names of a type that are wanted; none given for the wildcard types.
@@ -401,21 +472,91 @@ impl AdsClient {
             Kind::Listener => (self.subscriptions.listeners == Some(Origin::Ads)).then(BTreeSet::new),
             Kind::Endpoints => Some(self.resources.wanted_endpoints()),
             Kind::Routes => Some(self.resources.wanted_routes()),
+            Kind::Secret => Some(self.resources.wanted_secrets()),
         }
     }
 
-    fn request(&mut self, kind: Kind) -> DiscoveryRequest {
+    /// What a stream is told of a type: what is wanted, and what was made of the last response.
+    fn request(&mut self, kind: Kind, now: Instant) -> Request {
         let names = self.wanted(kind).unwrap_or_default();
+        self.expect(kind, &names, now);
         let node = (!std::mem::replace(&mut self.node_sent, true)).then(|| self.node.clone());
         let channel = &mut self.channels[kind as usize];
-        channel.requested = Some(names.clone());
-        DiscoveryRequest {
-            version_info: channel.version.clone(),
-            node,
-            resource_names: names.into_iter().collect(),
-            type_url: kind.type_url().to_owned(),
-            response_nonce: channel.nonce.clone(),
-            error_detail: None,
+        let before = channel.requested.replace(names.clone());
+        match self.subscriptions.variant {
+            Variant::StateOfTheWorld => Request::State(DiscoveryRequest {
+                version_info: channel.version.clone(),
+                node,
+                resource_names: names.into_iter().collect(),
+                type_url: kind.type_url().to_owned(),
+                response_nonce: channel.nonce.clone(),
+                error_detail: None,
+            }),
+            Variant::Delta => {
+                let is_first = before.is_none();
+                let before = before.unwrap_or_default();
+                Request::Delta(DeltaDiscoveryRequest {
+                    node,
+                    type_url: kind.type_url().to_owned(),
+                    resource_names_subscribe: names.difference(&before).cloned().collect(),
+                    resource_names_unsubscribe: before.difference(&names).cloned().collect(),
+                    initial_resource_versions: match is_first && !channel.is_foreign {
+                        true => self.resources.versions(kind),
+                        false => Default::default(),
+                    },
+                    response_nonce: channel.nonce.clone(),
+                    error_detail: None,
+                })
+            }
+        }
+    }
+
+    /// Refuses a response of a type that nobody asked for.
+    fn stranger(&self, type_url: &str, nonce: String, reason: Status) -> Request {
+        let type_url = type_url.to_owned();
+        match self.subscriptions.variant {
+            Variant::StateOfTheWorld => Request::State(DiscoveryRequest {
+                type_url,
+                response_nonce: nonce,
+                error_detail: Some(reason),
+                ..DiscoveryRequest::default()
+            }),
+            Variant::Delta => Request::Delta(DeltaDiscoveryRequest {
+                type_url,
+                response_nonce: nonce,
+                error_detail: Some(reason),
+                ..DeltaDiscoveryRequest::default()
+            }),
+        }
+    }
+
+    /// What is asked for by name and is not there must come in time, from when it was asked for on this stream.
+    fn expect(&mut self, kind: Kind, names: &BTreeSet<String>, now: Instant) {
+        self.overdue.retain(|(of, name), _| *of != kind || names.contains(name));
+        for name in names {
+            if let Some(patience) = self.resources.patience(kind, name) {
+                self.overdue.entry((kind, name.clone())).or_insert(now + patience);
+            }
+        }
+    }
+}
+
+impl Review {
+    /// What the client has found out itself.
+    fn own(mut candidate: Resources, type_url: &str) -> Self {
+        let config = candidate.settle();
+        Self {
+            origin: None,
+            kind: None,
+            type_url: type_url.to_owned(),
+            version: String::new(),
+            nonce: String::new(),
+            candidate,
+            config,
+            rejections: Vec::new(),
+            refused_whole: false,
+            ignored: BTreeSet::new(),
+            expiries: BTreeMap::new(),
         }
     }
 }
@@ -434,75 +575,6 @@ fn status(rejections: &[Rejection]) -> Status {
         message.push_str(&text);
     }
     Status { code: INVALID_ARGUMENT, message, details: Vec::new() }
-}
-
-#[derive(Default)]
-struct Merged {
-    rejections: Vec<Rejection>,
-    ignored: BTreeSet<IgnoredField>,
-    duplicate: Option<String>,
-}
-
-/// Takes a response's resources into `held`. With `absence_deletes`, names that the response lacks go; one that is there
-/// and refused keeps its predecessor.
-fn merge<T>(
-    held: &mut BTreeMap<String, Held<T>>,
-    resources: Vec<Any>,
-    version: &str,
-    translate: fn(&Any) -> Result<Accepted<T>, Rejection>,
-    absence_deletes: bool,
-    is_static: impl Fn(&str) -> bool,
-) -> Merged {
-    let mut merged = Merged::default();
-    let mut present = BTreeSet::new();
-    let mut nameless = false;
-    let mut fresh = Vec::new();
-    for raw in resources {
-        // A resource that is the same byte for byte was accepted before: keep its value, and every `Arc` made of it.
-        let unchanged = known_name(&raw).filter(|name| held.get(name).is_some_and(|old| *old.raw == raw));
-        let name = match unchanged {
-            Some(name) => name,
-            None => match translate(&raw) {
-                Ok(accepted) if is_static(&accepted.name) => {
-                    let reason = "the bootstrap has a static resource of that name".to_owned();
-                    merged.rejections.push(rejection(&raw.type_url, Some(&accepted.name), reason));
-                    accepted.name
-                }
-                Ok(Accepted { name, value, ignored }) => {
-                    merged.ignored.extend(ignored);
-                    fresh.push((
-                        name.clone(),
-                        Held { raw: Arc::new(raw), version: version.to_owned(), value: Arc::new(value) },
-                    ));
-                    name
-                }
-                Err(refused) => {
-                    let name = refused.resource.clone();
-                    merged.rejections.push(refused);
-                    let Some(name) = name else {
-                        nameless = true;
-                        continue;
-                    };
-                    name
-                }
-            },
-        };
-        if !present.insert(name.clone()) {
-            merged.duplicate = Some(name);
-            return merged;
-        }
-    }
-    // Whose absence would a resource without a readable name hide? Nobody can say, so nothing is deleted.
-    if absence_deletes && !nameless {
-        held.retain(|name, _| present.contains(name));
-    }
-    held.extend(fresh);
-    merged
-}
-
-/// The name of a resource, read without decoding it: field 1 of all four types.
-fn known_name(resource: &Any) -> Option<String> {
-    xds_proto::gate::resource_name(&resource.value)
 }
 
 #[cfg(test)]

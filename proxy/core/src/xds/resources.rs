@@ -3,15 +3,18 @@
 //! A cluster is warm once its endpoints are known, a listener once its routes are. What is not warm yet leaves its
 //! predecessor serving. Route configurations and load assignments are kept for as long as somebody names them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use xds_proto::prost_types::Any;
 use xds_proto::type_url;
 
+use super::kind::Kind;
 use crate::config::{
-    Cluster, ClusterName, Config, DnsTargets, EndpointSource, Listener, ListenerName, LoadAssignment,
-    NodeFacts, RouteConfigName, RouteConfiguration, RouteSource, ServedCluster, ServedListener,
+    Cluster, ClusterName, CommonTls, Config, DnsTargets, DownstreamTls, EndpointSource, FilterChain,
+    Listener, ListenerName, LoadAssignment, NodeFacts, RouteConfigName, RouteConfiguration, RouteSource,
+    Secret, ServedCluster, ServedListener, UpstreamTls, UpstreamTransport,
 };
 
 /// An accepted resource.
@@ -32,6 +35,9 @@ pub struct Resources {
     pub(super) clusters: BTreeMap<String, Held<Cluster>>,
     pub(super) routes: BTreeMap<String, Held<RouteConfiguration>>,
     pub(super) endpoints: BTreeMap<String, Held<LoadAssignment>>,
+    pub(super) secrets: BTreeMap<String, Held<Secret>>,
+    /// What is wanted by name and does not exist.
+    absent: BTreeMap<(Kind, String), Absence>,
     /// What files hold, by path.
     pub(super) files: BTreeMap<Arc<str>, FileResources>,
     /// The addresses of clusters whose endpoints have names.
@@ -46,6 +52,15 @@ pub struct Resources {
     pub(super) awaits_routes: bool,
     /// What is known of the proxy itself.
     pub(super) node: Arc<NodeFacts>,
+}
+
+/// Why something does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// It has not come in time: nobody waits for it any longer, and what it would have replaced stays.
+    Overdue,
+    /// Its time to live is over: what was served of it is not served any more.
+    Expired,
 }
 
 /// What one file holds.
@@ -108,7 +123,7 @@ impl Resources {
         self.clusters().filter_map(|held| match &held.value.endpoints {
             EndpointSource::Dns(targets) => Some((&held.value.name, targets)),
             EndpointSource::Static(_)
-            | EndpointSource::Eds(_)
+            | EndpointSource::Eds(..)
             | EndpointSource::EdsFile(..)
             | EndpointSource::OriginalDst { .. } => None,
         })
@@ -118,12 +133,12 @@ impl Resources {
     pub fn wanted_files(&self) -> BTreeSet<(&'static str, Arc<str>)> {
         let routes = self.route_sources().filter_map(|source| match source {
             RouteSource::RdsFile(_, path) => Some((type_url::ROUTE_CONFIGURATION, path.clone())),
-            RouteSource::Rds(_) | RouteSource::Inline(_) => None,
+            RouteSource::Rds(..) | RouteSource::Inline(_) => None,
         });
         let endpoints = self.clusters().filter_map(|held| match &held.value.endpoints {
             EndpointSource::EdsFile(_, path) => Some((type_url::CLUSTER_LOAD_ASSIGNMENT, path.clone())),
             EndpointSource::Static(_)
-            | EndpointSource::Eds(_)
+            | EndpointSource::Eds(..)
             | EndpointSource::Dns(_)
             | EndpointSource::OriginalDst { .. } => None,
         });
@@ -144,6 +159,127 @@ impl Resources {
     /// Whether the addresses of a cluster are held still.
     pub fn holds_resolved(&self, cluster: &ClusterName) -> bool {
         self.resolved.contains_key(cluster)
+    }
+
+    /// The versions of what is held of the stream, by name.
+    pub(super) fn versions(&self, kind: Kind) -> HashMap<String, String> {
+        fn of<T>(held: &BTreeMap<String, Held<T>>) -> HashMap<String, String> {
+            held.iter().map(|(name, held)| (name.clone(), held.version.clone())).collect()
+        }
+        match kind {
+            Kind::Cluster => of(&self.clusters),
+            Kind::Endpoints => of(&self.endpoints),
+            Kind::Secret => of(&self.secrets),
+            Kind::Listener => of(&self.listeners),
+            Kind::Routes => of(&self.routes),
+        }
+    }
+
+    /// Whether a resource of the stream is held.
+    pub(super) fn holds(&self, kind: Kind, name: &str) -> bool {
+        match kind {
+            Kind::Cluster => self.clusters.contains_key(name),
+            Kind::Endpoints => self.endpoints.contains_key(name),
+            Kind::Secret => self.secrets.contains_key(name),
+            Kind::Listener => self.listeners.contains_key(name),
+            Kind::Routes => self.routes.contains_key(name),
+        }
+    }
+
+    /// Whether a resource of the stream is held.
+    pub fn has(&self, type_url: &str, name: &str) -> bool {
+        Kind::of(type_url).is_some_and(|kind| self.holds(kind, name))
+    }
+
+    /// What is asked for by name, with its type.
+    pub fn wanted(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let of =
+            |kind: Kind, names: BTreeSet<String>| names.into_iter().map(move |name| (kind.type_url(), name));
+        of(Kind::Endpoints, self.wanted_endpoints())
+            .chain(of(Kind::Secret, self.wanted_secrets()))
+            .chain(of(Kind::Routes, self.wanted_routes()))
+    }
+
+    /// Load assignments of the stream, by name.
+    pub fn named_endpoints(&self) -> impl Iterator<Item = (&str, &Held<LoadAssignment>)> {
+        self.endpoints.iter().map(|(name, held)| (name.as_str(), held))
+    }
+
+    /// Route configurations of the stream, by name.
+    pub fn named_routes(&self) -> impl Iterator<Item = (&str, &Held<RouteConfiguration>)> {
+        self.routes.iter().map(|(name, held)| (name.as_str(), held))
+    }
+
+    /// How long to wait for a resource that is wanted by name; unset where it is there, or known not to exist, or waited for
+    /// without end.
+    pub(super) fn patience(&self, kind: Kind, name: &str) -> Option<Duration> {
+        if self.holds(kind, name) || self.absent.contains_key(&(kind, name.to_owned())) {
+            return None;
+        }
+        match kind {
+            Kind::Endpoints => {
+                let of = |held: &Held<Cluster>| match &held.value.endpoints {
+                    EndpointSource::Eds(wanted, patience) if wanted.as_str() == name => patience.0,
+                    _ => None,
+                };
+                self.clusters().filter_map(of).min()
+            }
+            Kind::Routes => {
+                let of = |source: &RouteSource| match source {
+                    RouteSource::Rds(wanted, patience) if wanted.as_str() == name => patience.0,
+                    _ => None,
+                };
+                self.route_sources().filter_map(of).min()
+            }
+            // Without its secrets a connection cannot be protected.
+            Kind::Secret | Kind::Cluster | Kind::Listener => None,
+        }
+    }
+
+    /// A resource does not exist.
+    pub(super) fn lose(&mut self, kind: Kind, name: &str, absence: Absence) {
+        match kind {
+            Kind::Cluster => drop(self.clusters.remove(name)),
+            Kind::Endpoints => drop(self.endpoints.remove(name)),
+            Kind::Secret => drop(self.secrets.remove(name)),
+            Kind::Listener => drop(self.listeners.remove(name)),
+            Kind::Routes => drop(self.routes.remove(name)),
+        }
+        if matches!(kind, Kind::Endpoints | Kind::Routes) {
+            self.absent.insert((kind, name.to_owned()), absence);
+        }
+    }
+
+    /// A resource exists.
+    pub(super) fn find(&mut self, kind: Kind, name: &str) {
+        self.absent.remove(&(kind, name.to_owned()));
+    }
+
+    /// Names that are wanted, and known not to exist, with their type.
+    pub fn absent(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.absent.keys().map(|(kind, name)| (kind.type_url(), name.as_str()))
+    }
+
+    /// Secrets of the stream, by name.
+    pub fn secrets(&self) -> impl Iterator<Item = (&str, &Held<Secret>)> {
+        self.secrets.iter().map(|(name, held)| (name.as_str(), held))
+    }
+
+    /// The secrets that are wanted of the stream.
+    pub(super) fn wanted_secrets(&self) -> BTreeSet<String> {
+        let servers = self.listeners().flat_map(|held| &held.value.chains);
+        let servers = servers.filter_map(|chain| Some(&chain.tls.as_ref()?.common));
+        let clients = self.clusters().flat_map(|held| held.value.transports());
+        let clients = clients.filter_map(|transport| Some(&transport.tls.as_ref()?.common));
+        servers.chain(clients).flat_map(CommonTls::streamed_secrets).map(str::to_owned).collect()
+    }
+
+    /// Puts a secret back as it is in `current`.
+    pub(super) fn restore_secret(&mut self, name: &str, current: &Self) {
+        match current.secrets.get(name) {
+            Some(held) => drop(self.secrets.insert(name.to_owned(), held.clone())),
+            None => drop(self.secrets.remove(name)),
+        }
     }
 
     /// Says what is known of the proxy itself.
@@ -187,7 +323,7 @@ impl Resources {
     /// The route configurations that listeners name.
     pub(super) fn wanted_routes(&self) -> BTreeSet<String> {
         let rds = self.route_sources().filter_map(|source| match source {
-            RouteSource::Rds(name) => Some(name.to_string()),
+            RouteSource::Rds(name, _) => Some(name.to_string()),
             RouteSource::Inline(_) | RouteSource::RdsFile(..) => None,
         });
         rds.collect()
@@ -196,7 +332,7 @@ impl Resources {
     /// The load assignments that clusters name.
     pub(super) fn wanted_endpoints(&self) -> BTreeSet<String> {
         let eds = self.clusters().filter_map(|held| match &held.value.endpoints {
-            EndpointSource::Eds(name) => Some(name.to_string()),
+            EndpointSource::Eds(name, _) => Some(name.to_string()),
             EndpointSource::Static(_)
             | EndpointSource::EdsFile(..)
             | EndpointSource::Dns(_)
@@ -218,7 +354,7 @@ impl Resources {
             {
                 self.files.entry(path.clone()).or_insert_with(|| file.clone());
             }
-            if let RouteSource::Rds(routes) = &chain.routes
+            if let RouteSource::Rds(routes, _) = &chain.routes
                 && let Some(held) = current.routes.get(routes.as_str())
             {
                 self.routes.entry(routes.to_string()).or_insert_with(|| held.clone());
@@ -243,7 +379,7 @@ impl Resources {
                     self.files.entry(path.clone()).or_insert_with(|| file.clone());
                 }
             }
-            EndpointSource::Eds(endpoints) => {
+            EndpointSource::Eds(endpoints, _) => {
                 if let Some(held) = current.endpoints.get(endpoints.as_str()) {
                     self.endpoints.entry(endpoints.to_string()).or_insert_with(|| held.clone());
                 }
@@ -264,8 +400,14 @@ impl Resources {
     /// Lets go of what nobody names any more, and says what is to be served now.
     pub(super) fn settle(&mut self) -> Config {
         let (routes, endpoints) = (self.wanted_routes(), self.wanted_endpoints());
+        let secrets = self.wanted_secrets();
         self.routes.retain(|name, _| routes.contains(name));
         self.endpoints.retain(|name, _| endpoints.contains(name));
+        self.secrets.retain(|name, _| secrets.contains(name));
+        self.absent.retain(|(kind, name), _| match kind {
+            Kind::Routes => routes.contains(name),
+            _ => endpoints.contains(name),
+        });
         let files: BTreeSet<_> = self.wanted_files().into_iter().map(|(_, path)| path).collect();
         self.files.retain(|path, _| files.contains(path));
         let with_names: BTreeSet<_> = self.dns_targets().map(|(cluster, _)| cluster.clone()).collect();
@@ -275,9 +417,12 @@ impl Resources {
             .listeners()
             .filter_map(|held| {
                 let name = held.value.name.clone();
-                let served = match self.routes_of(&held.value) {
-                    Some(routes) => ServedListener { listener: held.value.clone(), routes },
-                    None => self.served_listeners.get(&name)?.clone(),
+                let before = self.served_listeners.get(&name);
+                let routes = self.routes_of(&held.value, before.is_some());
+                let listener = self.protected_listener(&held.value, before);
+                let served = match (listener, routes) {
+                    (Some(listener), Some(routes)) => ServedListener { listener, routes },
+                    _ => before?.clone(),
                 };
                 Some((name, served))
             })
@@ -286,9 +431,12 @@ impl Resources {
             .clusters()
             .filter_map(|held| {
                 let name = held.value.name.clone();
-                let served = match self.endpoints_of(&held.value) {
-                    Some(endpoints) => ServedCluster { cluster: held.value.clone(), endpoints },
-                    None => self.served_clusters.get(&name)?.clone(),
+                let before = self.served_clusters.get(&name);
+                let endpoints = self.endpoints_of(&held.value, before.is_some());
+                let cluster = self.protected_cluster(&held.value, before);
+                let served = match (cluster, endpoints) {
+                    (Some(cluster), Some(endpoints)) => ServedCluster { cluster, endpoints },
+                    _ => before?.clone(),
                 };
                 Some((name, served))
             })
@@ -323,10 +471,13 @@ impl Resources {
     }
 
     /// The routes of all of a listener's chains; it is not warm before all of them are known.
-    fn routes_of(&self, listener: &Listener) -> Option<Vec<Arc<RouteConfiguration>>> {
+    fn routes_of(&self, listener: &Listener, is_served: bool) -> Option<Vec<Arc<RouteConfiguration>>> {
         let of_chain = |source: &RouteSource| match source {
             RouteSource::Inline(routes) => Some(routes.clone()),
-            RouteSource::Rds(name) => self.route(name),
+            RouteSource::Rds(name, _) => self.route(name).or_else(|| {
+                let none = || Arc::new(RouteConfiguration::new(name.clone(), Vec::new()));
+                self.is_absent(Kind::Routes, name.as_str(), is_served).then(none)
+            }),
             RouteSource::RdsFile(name, path) => {
                 self.files.get(path)?.routes.get(name.as_str()).map(|held| held.value.clone())
             }
@@ -338,10 +489,69 @@ impl Resources {
         self.routes.get(name.as_str()).map(|held| held.value.clone())
     }
 
-    fn endpoints_of(&self, cluster: &Cluster) -> Option<Arc<LoadAssignment>> {
+    /// Whether nothing stands for a name: it does not exist, and nothing that was served before stays in its place.
+    fn is_absent(&self, kind: Kind, name: &str, is_served: bool) -> bool {
+        match self.absent.get(&(kind, name.to_owned())) {
+            Some(Absence::Expired) => true,
+            Some(Absence::Overdue) => !is_served,
+            None => false,
+        }
+    }
+
+    /// A listener with the secrets that its chains name; none while one of them is missing. What says the same as before is
+    /// the same.
+    fn protected_listener(
+        &self,
+        held: &Arc<Listener>,
+        before: Option<&ServedListener>,
+    ) -> Option<Arc<Listener>> {
+        let names =
+            |chain: &FilterChain| chain.tls.as_ref().is_some_and(|tls| tls.common.names_streamed_secrets());
+        if !held.chains.iter().any(names) {
+            return Some(held.clone());
+        }
+        let mut listener = Listener::clone(held);
+        for chain in &mut listener.chains {
+            if let Some(tls) = &mut chain.tls {
+                let common = tls.common.with_secrets(|name| self.secret(name))?;
+                *tls = Arc::new(DownstreamTls { common, ..DownstreamTls::clone(tls) });
+            }
+        }
+        let same = before.filter(|before| *before.listener == listener);
+        Some(same.map_or_else(|| Arc::new(listener), |before| before.listener.clone()))
+    }
+
+    /// The same for a cluster.
+    fn protected_cluster(&self, held: &Arc<Cluster>, before: Option<&ServedCluster>) -> Option<Arc<Cluster>> {
+        let names = |transport: &UpstreamTransport| {
+            transport.tls.as_ref().is_some_and(|tls| tls.common.names_streamed_secrets())
+        };
+        if !held.transports().any(names) {
+            return Some(held.clone());
+        }
+        let mut cluster = Cluster::clone(held);
+        for transport in cluster.transports_mut() {
+            if let Some(tls) = &mut transport.tls {
+                let common = tls.common.with_secrets(|name| self.secret(name))?;
+                *tls = Arc::new(UpstreamTls { common, ..UpstreamTls::clone(tls) });
+            }
+        }
+        let same = before.filter(|before| *before.cluster == cluster);
+        Some(same.map_or_else(|| Arc::new(cluster), |before| before.cluster.clone()))
+    }
+
+    fn secret(&self, name: &str) -> Option<&Secret> {
+        self.secrets.get(name).map(|held| &*held.value)
+    }
+
+    fn endpoints_of(&self, cluster: &Cluster, is_served: bool) -> Option<Arc<LoadAssignment>> {
         match &cluster.endpoints {
             EndpointSource::Static(assignment) => Some(assignment.clone()),
-            EndpointSource::Eds(name) => self.endpoints.get(name.as_str()).map(|held| held.value.clone()),
+            EndpointSource::Eds(name, _) => {
+                let held = self.endpoints.get(name.as_str()).map(|held| held.value.clone());
+                let absent = || self.is_absent(Kind::Endpoints, name.as_str(), is_served).then(Arc::default);
+                held.or_else(absent)
+            }
             EndpointSource::EdsFile(name, path) => {
                 self.files.get(path)?.endpoints.get(name.as_str()).map(|held| held.value.clone())
             }

@@ -25,12 +25,11 @@ use xds_proto::prost_types::Any;
 use xds_proto::type_url;
 
 use super::Rejection;
-use crate::config::{Cluster, ClusterName, Listener, LoadAssignment, RouteConfiguration};
+use crate::config::{Cluster, ClusterName, Listener, LoadAssignment, RouteConfiguration, Secret};
 use fault::{Fault, Translated};
 
 pub use endpoint::address;
 pub use overrides::flattened;
-pub use tls::Secret;
 
 /// Where a configuration source has resources come from.
 ///
@@ -38,7 +37,7 @@ pub use tls::Secret;
 /// A sentence that says what is not supported, with the field.
 pub fn origin(source: xds_proto::envoy::config::core::v3::ConfigSource) -> Result<super::Origin, String> {
     match cluster::config_source(Some(source)) {
-        Ok(origin) => Ok(origin),
+        Ok((origin, _)) => Ok(origin),
         Err(Fault { path, reason }) if path.is_empty() => Err(reason),
         Err(Fault { path, reason }) => Err(format!("{path}: {reason}")),
     }
@@ -95,7 +94,7 @@ pub fn load_assignment(resource: &Any) -> Result<Accepted<LoadAssignment>, Rejec
     })
 }
 
-/// A Secret, from a file that holds secrets.
+/// A Secret, from SDS or a file that holds secrets.
 ///
 /// # Errors
 /// As [`listener`].

@@ -3,7 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     Address, Arm, Balancing, Cluster, ConnectionOptions, Domain, Endpoint, EndpointSource, Health,
-    HttpOptions, Listener, PathMatch, PriorityThresholds, Route, RouteSource, ServedListener, VirtualHost,
+    HttpOptions, Listener, PathMatch, Patience, PriorityThresholds, Route, RouteSource, ServedListener,
+    VirtualHost,
 };
 
 fn endpoint(port: u16) -> Endpoint {
@@ -33,8 +34,12 @@ fn routes(arms: &[(&str, u32)]) -> Arc<RouteConfiguration> {
 
 fn listener(name: &str, routes: &Arc<RouteConfiguration>) -> ServedListener {
     let address = Address::Socket(([127, 0, 0, 1], 80).into());
-    let listener =
-        Listener::plain(name.into(), address, RouteSource::Rds("r".into()), HttpOptions::ingress());
+    let listener = Listener::plain(
+        name.into(),
+        address,
+        RouteSource::Rds("r".into(), Patience::default()),
+        HttpOptions::ingress(),
+    );
     ServedListener { listener: Arc::new(listener), routes: vec![routes.clone()] }
 }
 

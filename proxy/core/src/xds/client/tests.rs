@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "any start does; from there on time is an argument")]
+
 use xds_proto::envoy::config::cluster::v3::Cluster;
 use xds_proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
 use xds_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
@@ -5,13 +7,20 @@ use xds_proto::envoy::config::core::v3::{AggregatedConfigSource, ConfigSource};
 use xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_proto::type_url::pack;
 
+use xds_proto::envoy::service::discovery::v3::DiscoveryResponse;
+use xds_proto::prost_types::Any;
+
 use super::*;
 
 fn client() -> AdsClient {
     let node = Node { id: "n".into(), ..Node::default() };
     AdsClient::new(
         node,
-        Subscriptions { listeners: Some(Origin::Ads), clusters: Some(Origin::Ads) },
+        Subscriptions {
+            listeners: Some(Origin::Ads),
+            clusters: Some(Origin::Ads),
+            variant: Variant::StateOfTheWorld,
+        },
         Resources::default(),
     )
 }
@@ -44,13 +53,26 @@ fn response(type_url: &str, version: &str, nonce: &str, resources: Vec<Any>) -> 
 }
 
 fn take(client: &mut AdsClient, response: DiscoveryResponse) -> Conclusion {
-    let review = client.review(response);
-    client.conclude(review)
+    let review = client.review(response, now());
+    client.conclude(review, now())
 }
 
-fn summary(requests: &[DiscoveryRequest]) -> Vec<(&str, &str, &str, Vec<&str>)> {
+fn now() -> Instant {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    *START
+}
+
+fn state(request: &Request) -> &DiscoveryRequest {
+    match request {
+        Request::State(request) => request,
+        Request::Delta(_) => panic!("the state of the world"),
+    }
+}
+
+fn summary(requests: &[Request]) -> Vec<(&str, &str, &str, Vec<&str>)> {
     requests
         .iter()
+        .map(state)
         .map(|r| {
             let names = r.resource_names.iter().map(String::as_str).collect();
             (type_url::short_name(&r.type_url), r.version_info.as_str(), r.response_nonce.as_str(), names)
@@ -65,27 +87,27 @@ fn clusters(client: &AdsClient) -> Vec<String> {
 #[test]
 fn the_first_requests_ask_for_clusters_then_listeners_and_only_the_first_carries_the_node() {
     let mut client = client();
-    let requests = client.connected();
+    let requests = client.connected(now());
     assert_eq!(summary(&requests), [("Cluster", "", "", vec![]), ("Listener", "", "", vec![])]);
-    assert!(requests[0].node.is_some() && requests[1].node.is_none());
+    assert!(state(&requests[0]).node.is_some() && state(&requests[1]).node.is_none());
 }
 
 #[test]
 fn every_response_gets_one_ack_with_its_nonce_and_new_names_are_asked_for() {
     let mut client = client();
-    client.connected();
+    client.connected(now());
     let conclusion = take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
     assert_eq!(
         summary(&conclusion.requests),
         [("Cluster", "1", "a", vec![]), ("ClusterLoadAssignment", "", "", vec!["c"])]
     );
-    assert!(conclusion.requests.iter().all(|r| r.error_detail.is_none()));
+    assert!(conclusion.requests.iter().all(|r| r.refusal().is_none()));
 }
 
 #[test]
 fn a_cluster_serves_once_its_endpoints_are_known() {
     let mut client = client();
-    client.connected();
+    client.connected(now());
     take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
     assert!(client.resources().config().clusters.is_empty());
     take(&mut client, response(type_url::CLUSTER_LOAD_ASSIGNMENT, "1", "b", vec![endpoints("c")]));
@@ -95,14 +117,14 @@ fn a_cluster_serves_once_its_endpoints_are_known() {
 #[test]
 fn a_nack_names_the_reason_keeps_the_last_version_and_applies_what_is_valid() {
     let mut client = client();
-    client.connected();
+    client.connected(now());
     take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("old"), eds_cluster("stays")]));
     let mut broken = eds_cluster("stays");
     // lb_policy (6), a number that no policy has.
     broken.value.extend([6 << 3, 99]);
     let conclusion =
         take(&mut client, response(type_url::CLUSTER, "2", "b", vec![broken, eds_cluster("new")]));
-    let answer = &conclusion.requests[0];
+    let answer = state(&conclusion.requests[0]);
     assert_eq!((answer.version_info.as_str(), answer.response_nonce.as_str()), ("1", "b"));
     let text = &answer.error_detail.as_ref().expect("a NACK").message;
     assert_eq!(
@@ -120,7 +142,7 @@ fn a_nack_names_the_reason_keeps_the_last_version_and_applies_what_is_valid() {
 #[test]
 fn absence_deletes_clusters_but_not_endpoints() {
     let mut client = client();
-    client.connected();
+    client.connected(now());
     take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c"), eds_cluster("d")]));
     take(
         &mut client,
@@ -139,17 +161,12 @@ fn absence_deletes_clusters_but_not_endpoints() {
 #[test]
 fn two_resources_of_one_name_refuse_the_whole_response() {
     let mut client = client();
-    client.connected();
+    client.connected(now());
     take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("kept")]));
     let conclusion =
         take(&mut client, response(type_url::CLUSTER, "2", "b", vec![eds_cluster("c"), eds_cluster("c")]));
     assert!(
-        conclusion.requests[0]
-            .error_detail
-            .as_ref()
-            .expect("a NACK")
-            .message
-            .contains("two resources are named \"c\"")
+        conclusion.requests[0].refusal().expect("a NACK").message.contains("two resources are named \"c\"")
     );
     assert_eq!(clusters(&client), ["kept"]);
 }
@@ -157,20 +174,20 @@ fn two_resources_of_one_name_refuse_the_whole_response() {
 #[test]
 fn a_type_that_was_not_asked_for_is_refused() {
     let mut client = client();
-    client.connected();
+    client.connected(now());
     let conclusion = take(&mut client, response("type.googleapis.com/x.Y", "1", "a", vec![]));
     assert_eq!(conclusion.requests.len(), 1);
-    assert!(conclusion.requests[0].error_detail.is_some());
+    assert!(conclusion.requests[0].refusal().is_some());
 }
 
 #[test]
 fn versions_outlive_the_stream_and_nonces_do_not() {
     let mut client = client();
-    client.connected();
+    client.connected(now());
     take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
     client.disconnected();
     assert_eq!(clusters(&client), ["c"], "losing the control plane changes nothing");
-    let requests = client.connected();
+    let requests = client.connected(now());
     assert_eq!(
         summary(&requests),
         [
@@ -179,13 +196,13 @@ fn versions_outlive_the_stream_and_nonces_do_not() {
             ("Listener", "", "", vec![])
         ]
     );
-    assert!(requests[0].node.is_some());
+    assert!(state(&requests[0]).node.is_some());
 }
 
 #[test]
 fn an_unchanged_resource_keeps_its_value() {
     let mut client = client();
-    client.connected();
+    client.connected(now());
     take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
     let before = client.resources().clusters().next().expect("c").value.clone();
     take(&mut client, response(type_url::CLUSTER, "2", "b", vec![eds_cluster("c"), eds_cluster("d")]));
@@ -195,21 +212,22 @@ fn an_unchanged_resource_keeps_its_value() {
 #[test]
 fn what_the_caller_refuses_is_not_served() {
     let mut client = client();
-    client.connected();
-    let mut review = client.review(response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
+    client.connected(now());
+    let mut review = client.review(response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]), now());
     review.refuse("no".into());
-    let conclusion = client.conclude(review);
-    assert!(conclusion.requests[0].error_detail.is_some());
+    let conclusion = client.conclude(review, now());
+    assert!(conclusion.requests[0].refusal().is_some());
     assert!(clusters(&client).is_empty());
 }
 
 #[test]
 fn a_type_that_the_bootstrap_does_not_follow_is_refused() {
     let node = Node { id: "n".into(), ..Node::default() };
-    let subscriptions = Subscriptions { listeners: Some(Origin::Ads), clusters: None };
+    let subscriptions =
+        Subscriptions { listeners: Some(Origin::Ads), clusters: None, ..Subscriptions::default() };
     let mut client = AdsClient::new(node, subscriptions, Resources::default());
-    client.connected();
+    client.connected(now());
     let conclusion = take(&mut client, response(type_url::CLUSTER, "1", "a", vec![eds_cluster("c")]));
-    assert!(conclusion.requests[0].error_detail.is_some());
+    assert!(conclusion.requests[0].refusal().is_some());
     assert!(clusters(&client).is_empty());
 }

@@ -27,7 +27,8 @@ use super::http::{buffer_bytes, duration, head_bytes, header_count, set_time};
 use super::{balancing, dns, eds_name, endpoint, http2, named, tls, unpack};
 use crate::breaker::{Priority, Thresholds};
 use crate::config::{
-    Cluster, ConnectionOptions, EndpointSource, PriorityThresholds, TransportMatch, UpstreamProtocol,
+    Cluster, ConnectionOptions, EndpointSource, Patience, PriorityThresholds, TransportMatch,
+    UpstreamProtocol,
 };
 use crate::xds::Origin;
 
@@ -105,9 +106,9 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         }
         Source::Eds => {
             let EdsClusterConfig { eds_config, service_name } = eds_cluster_config.unwrap_or_default();
-            let from = config_source(eds_config).at("eds_config").at("eds_cluster_config")?;
+            let (from, patience) = config_source(eds_config).at("eds_config").at("eds_cluster_config")?;
             match from {
-                Origin::Ads => EndpointSource::Eds(eds_name(service_name, &name)),
+                Origin::Ads => EndpointSource::Eds(eds_name(service_name, &name), patience),
                 Origin::File(path) => EndpointSource::EdsFile(eds_name(service_name, &name), path),
             }
         }
@@ -341,18 +342,19 @@ fn connect_timeout_of(timeout: Option<prost_types::Duration>) -> Translated<Dura
     }
 }
 
-/// A configuration source.
-pub(super) fn config_source(source: Option<ConfigSource>) -> Translated<Origin> {
+/// A configuration source, and how long it is waited for.
+pub(super) fn config_source(source: Option<ConfigSource>) -> Translated<(Origin, Patience)> {
     let ConfigSource { initial_fetch_timeout, resource_api_version, config_source_specifier } =
         source.unwrap_or_default();
     if resource_api_version == ApiVersion::V2 as i32 {
         return Err(Fault::new("V2 is not supported").under("resource_api_version"));
     }
-    // What is not there yet leaves its predecessor serving, however long it takes.
+    let mut patience = Patience::default();
     if let Some(time) = initial_fetch_timeout {
-        duration(time).at("initial_fetch_timeout")?;
+        let time = duration(time).at("initial_fetch_timeout")?;
+        patience = Patience((!time.is_zero()).then_some(time));
     }
-    match config_source_specifier {
+    let origin = match config_source_specifier {
         Some(ConfigSourceSpecifier::Ads(core_proto::AggregatedConfigSource {})) => Ok(Origin::Ads),
         Some(ConfigSourceSpecifier::Path(path)) => file(path).at("path"),
         Some(ConfigSourceSpecifier::PathConfigSource(PathConfigSource { path, watched_directory })) => {
@@ -363,7 +365,8 @@ pub(super) fn config_source(source: Option<ConfigSource>) -> Translated<Origin> 
             file(path).at("path").at("path_config_source")
         }
         None => Err(Fault::new("ads or path_config_source is required")),
-    }
+    };
+    Ok((origin?, patience))
 }
 
 fn file(path: String) -> Translated<Origin> {

@@ -145,12 +145,12 @@ pub(super) fn connection_manager(
             RouteSource::Inline(Arc::new(route::routes(config, true).at("route_config")?))
         }
         RouteSpecifier::Rds(hcm_proto::Rds { config_source: source, route_config_name }) => {
-            let origin = config_source(source).at("config_source").at("rds")?;
+            let (origin, patience) = config_source(source).at("config_source").at("rds")?;
             if route_config_name.is_empty() {
                 return Err(Fault::new("is required").under("rds.route_config_name"));
             }
             match origin {
-                Origin::Ads => RouteSource::Rds(route_config_name.into()),
+                Origin::Ads => RouteSource::Rds(route_config_name.into(), patience),
                 Origin::File(path) => RouteSource::RdsFile(route_config_name.into(), path),
             }
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     Action, Address, Condition, Domain, EndpointSource, FieldName, FilterChain, HeaderMatch, Health,
-    HttpOptions, KeySource, LbPolicy, PathMatch, Predicate, RouteSource, SplitBy, SplitKey, TextMatch,
-    Weight,
+    HttpOptions, KeySource, LbPolicy, PathMatch, Patience, Predicate, RouteSource, SplitBy, SplitKey,
+    TextMatch, Weight,
 };
 use crate::http1::{ServerHeader, Underscores};
 use crate::path::EscapedSlashes;
@@ -53,7 +53,7 @@ fn read_routes(routes: &str) -> Result<RouteConfiguration, String> {
     let text = format!("{{ name: l, {ADDRESS}, filter_chains: [{{ filters: [{}] }}] }}", hcm(&settings));
     match &read_listener(&text)?.chains[0].routes {
         RouteSource::Inline(routes) => Ok((**routes).clone()),
-        RouteSource::Rds(_) | RouteSource::RdsFile(..) => Err("not inline".to_owned()),
+        RouteSource::Rds(..) | RouteSource::RdsFile(..) => Err("not inline".to_owned()),
     }
 }
 
@@ -81,10 +81,13 @@ fn a_cluster_over_eds_is_asked_for_by_service_name() {
     let eds = |extra: &str| {
         format!("{{ name: c, type: EDS, eds_cluster_config: {{ eds_config: {{ ads: {{}} }}{extra} }} }}")
     };
-    assert_eq!(read_cluster(&eds("")).expect("valid").endpoints, EndpointSource::Eds("c".into()));
+    assert_eq!(
+        read_cluster(&eds("")).expect("valid").endpoints,
+        EndpointSource::Eds("c".into(), Patience::default())
+    );
     assert_eq!(
         read_cluster(&eds(", service_name: s")).expect("valid").endpoints,
-        EndpointSource::Eds("s".into())
+        EndpointSource::Eds("s".into(), Patience::default())
     );
 }
 
@@ -147,7 +150,7 @@ fn a_listener_follows_rds_or_has_its_routes_inline() {
     let rds = hcm(&format!("{ROUTER}, rds: {{ config_source: {{ ads: {{}} }}, route_config_name: r }}"));
     let first = read_listener(&format!("{{ name: l, {ADDRESS}, filter_chains: [{{ filters: [{rds}] }}] }}"))
         .expect("valid");
-    assert_eq!(first.chains[0].routes, RouteSource::Rds("r".into()));
+    assert_eq!(first.chains[0].routes, RouteSource::Rds("r".into(), Patience::default()));
     let default = format!("{{ name: l, {ADDRESS}, default_filter_chain: {{ filters: [{rds}] }} }}");
     // A chain that asks for nothing takes part in the search, the default one does not.
     let chain = &read_listener(&default).expect("valid").chains[0];

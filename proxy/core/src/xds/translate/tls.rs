@@ -28,19 +28,10 @@ use super::fault::{At, Fault, Translated, each, required};
 use super::matching::text_match;
 use super::{named, unpack};
 use crate::config::{
-    CertificateSource, CommonTls, DownstreamTls, Material, NameKind, NameMatch, TlsCertificate, TlsVersions,
-    UpstreamTls, UpstreamTransport, Validation, ValidationSource,
+    CertificateSource, CommonTls, DownstreamTls, Material, NameKind, NameMatch, Secret, TlsCertificate,
+    TlsVersions, UpstreamTls, UpstreamTransport, Validation, ValidationSource,
 };
 use crate::xds::Origin;
-
-/// A secret out of a file.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Secret {
-    /// A chain and its key.
-    Certificate(TlsCertificate),
-    /// Whom to trust.
-    Validation(Validation),
-}
 
 fn typed_config(socket: TransportSocket) -> Translated<Any> {
     let TransportSocket { name: _, config_type } = socket; // the name only labels the type
@@ -167,8 +158,10 @@ fn common(message: tls_proto::CommonTlsContext) -> Translated<CommonTls> {
         "tls_certificate_sds_secret_configs",
         tls_certificate_sds_secret_configs,
         |config| {
-            let (name, path) = sds(config)?;
-            Ok(CertificateSource::SdsFile(name, path))
+            Ok(match sds(config)? {
+                (name, Origin::File(path)) => CertificateSource::SdsFile(name, path),
+                (name, Origin::Ads) => CertificateSource::Sds(name),
+            })
         },
     )?);
     let validation = match validation_context_type {
@@ -177,8 +170,7 @@ fn common(message: tls_proto::CommonTlsContext) -> Translated<CommonTls> {
             ValidationSource::Inline(whole_validation(context).at("validation_context")?)
         }
         Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => {
-            let (name, path) = sds(config).at("validation_context_sds_secret_config")?;
-            ValidationSource::SdsFile(Validation::default(), name, path)
+            secret_validation(Validation::default(), config).at("validation_context_sds_secret_config")?
         }
         Some(ValidationContextType::CombinedValidationContext(combined)) => {
             combined_validation(combined).at("combined_validation_context")?
@@ -209,8 +201,14 @@ fn combined_validation(message: CombinedCertificateValidationContext) -> Transla
         .at("default_validation_context")?
         .unwrap_or_default();
     let config = required("validation_context_sds_secret_config", validation_context_sds_secret_config)?;
-    let (name, path) = sds(config).at("validation_context_sds_secret_config")?;
-    Ok(ValidationSource::SdsFile(default, name, path))
+    secret_validation(default, config).at("validation_context_sds_secret_config")
+}
+
+fn secret_validation(beside: Validation, config: tls_proto::SdsSecretConfig) -> Translated<ValidationSource> {
+    Ok(match sds(config)? {
+        (name, Origin::File(path)) => ValidationSource::SdsFile(beside, name, path),
+        (name, Origin::Ads) => ValidationSource::Sds(beside, name),
+    })
 }
 
 /// Versions without forward secrecy or with broken ciphers are not spoken, whatever is asked for.
@@ -355,14 +353,12 @@ fn material(source: core_proto::DataSource) -> Translated<Material> {
     }
 }
 
-/// A secret's name, and the file that holds it.
-fn sds(message: tls_proto::SdsSecretConfig) -> Translated<(Box<str>, Arc<str>)> {
+/// A secret's name, and where it comes from.
+fn sds(message: tls_proto::SdsSecretConfig) -> Translated<(Box<str>, Origin)> {
     let tls_proto::SdsSecretConfig { name, sds_config } = message;
     named(&name)?;
-    match config_source(sds_config).at("sds_config")? {
-        Origin::File(path) => Ok((name.into(), path)),
-        Origin::Ads => Err(Fault::new("secrets are read from files by this version").under("sds_config.ads")),
-    }
+    let (origin, _) = config_source(sds_config).at("sds_config")?;
+    Ok((name.into(), origin))
 }
 
 /// A secret and its name.
