@@ -2,8 +2,10 @@
 //! one.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use proxy_core::access::AccessLogConfig;
@@ -19,6 +21,7 @@ use xds_proto::type_url;
 
 use crate::StartError;
 use crate::bootstrap::Bootstrap;
+use crate::cache;
 use crate::files::Source;
 use crate::ledger::Ledger;
 use crate::listener::Sockets;
@@ -148,9 +151,36 @@ impl Controller {
 
     /// A stream to the control plane is open: what to ask for.
     pub(crate) fn connected(&mut self) -> Vec<Request> {
-        self.registry.xds_connected.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.registry.xds_connected.store(true, Ordering::Relaxed);
         self.pending.clear();
         self.client.connected(Instant::now())
+    }
+
+    /// Serves what an earlier process was told, until a control plane speaks. What cannot be used is not used, and said.
+    pub(crate) fn restore(&mut self, path: &Path) {
+        let cached = match cache::read(path, &self.node.id) {
+            Ok(Some(cached)) => cached,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the configuration that was kept is not used");
+                return;
+            }
+        };
+        self.registry.xds_stale.store(true, Ordering::Relaxed);
+        for response in cached.responses {
+            let update = Update::from(response);
+            let names = update.names().collect();
+            let review = self.client.review_kept(update, Instant::now());
+            self.take(review, names, &Rejection::to_string);
+        }
+        let age = cached.written.and_then(|written| written.elapsed().ok());
+        let age = humantime::format_duration(Duration::from_secs(age.unwrap_or_default().as_secs()));
+        tracing::warn!(path = %path.display(), "serving what was kept {age} ago, until a control plane answers");
+    }
+
+    /// Whether no control plane has said anything yet to what an earlier process was told.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.registry.xds_stale.load(Ordering::Relaxed)
     }
 
     /// The next stream leads to another server, which knows nothing of the last one's versions.
@@ -160,7 +190,7 @@ impl Controller {
 
     /// The stream is gone. Nothing else changes.
     pub(crate) fn disconnected(&mut self) {
-        self.registry.xds_connected.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.registry.xds_connected.store(false, Ordering::Relaxed);
         self.client.disconnected();
     }
 
@@ -169,6 +199,9 @@ impl Controller {
         if self.phase == Phase::Draining {
             // What is served until the end stays as it is, and no port is opened again.
             return Vec::new();
+        }
+        if self.registry.xds_stale.swap(false, Ordering::Relaxed) {
+            tracing::info!("a control plane has answered: what was kept is replaced");
         }
         let names: Vec<_> = update.names().collect();
         let review = self.client.review(update, Instant::now());
@@ -448,11 +481,11 @@ impl Controller {
             Ok(()) => {
                 has_changed = true;
                 tracing::info!("certificates were read again");
-                self.registry.tls_reloads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                self.registry.tls_reloads.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
                 tracing::warn!(%error, "certificates cannot be used; those before them stay");
-                self.registry.tls_reload_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                self.registry.tls_reload_failures.fetch_add(1, Ordering::Relaxed);
             }
         });
         if has_changed {

@@ -10,6 +10,7 @@
 mod accepted;
 mod admin;
 mod bootstrap;
+mod cache;
 mod connection;
 mod controller;
 mod deadline;

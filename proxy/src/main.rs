@@ -47,6 +47,10 @@ struct Flags {
     /// The node's cluster, instead of the bootstrap's.
     #[arg(long)]
     service_cluster: Option<String>,
+    /// A file that keeps the last accepted configuration, without private keys: served where the proxy starts and its control
+    /// plane is away.
+    #[arg(long)]
+    xds_cache_path: Option<PathBuf>,
     /// Seconds that a drain waits for open connections to end.
     #[arg(long, default_value_t = 30)]
     drain_time_s: u64,
@@ -175,6 +179,7 @@ fn options(flags: &Flags, set_log_level: SetLogLevel) -> Result<Options, String>
     options.heap_limit = flags.max_heap_mib.map(|mib| mib.saturating_mul(1 << 20));
     options.aborts_when_stuck = flags.abort_when_stuck;
     options.release_memory = Some(allocator::release);
+    options.cache.clone_from(&flags.xds_cache_path);
     options.max_connections = flags.max_connections.unwrap_or_else(default_max_connections);
     let token = match &flags.privileged_admin_token_path {
         None => None,

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,7 +24,7 @@ use crate::telemetry::Registry;
 use crate::telemetry::access_log::LogFiles;
 use crate::watchdog::{self, Orders, Vitals};
 use crate::worker::{self, Handle, Shared};
-use crate::{admin, dns, files, xds};
+use crate::{admin, cache, dns, files, xds};
 
 /// How a proxy runs.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub struct Options {
     pub release_memory: Option<fn()>,
     /// The privileged admin port; none where unset.
     pub privileged: Option<PrivilegedPort>,
+    /// A file that keeps what the control plane said last, for a start without it; without private keys. None where unset.
+    pub cache: Option<PathBuf>,
 }
 
 /// Where the privileged admin port listens, and who may use it.
@@ -84,6 +87,7 @@ impl Default for Options {
             aborts_when_stuck: false,
             release_memory: None,
             privileged: None,
+            cache: None,
         }
     }
 }
@@ -163,6 +167,7 @@ impl Proxy {
         let (registry, logs, quit) = (shared.registry.clone(), shared.logs.clone(), shared.quit.clone());
         let beside = Beside {
             privileged: options.privileged,
+            cache: options.cache,
             watchdog: Orders { heap_limit: options.heap_limit, aborts: options.aborts_when_stuck },
         };
         threads.push(control.spawn(move || {
@@ -233,6 +238,7 @@ type Started = std::sync::mpsc::Sender<Result<(), StartError>>;
 /// What runs on the control thread beside the controller.
 struct Beside {
     privileged: Option<PrivilegedPort>,
+    cache: Option<PathBuf>,
     watchdog: Orders,
 }
 
@@ -275,6 +281,10 @@ fn begin(
         open_desk(&controller, &address, Desk::Privileged(Privileged { token, set_log_level }))?;
     }
     if !control_plane.servers.is_empty() {
+        if let Some(path) = beside.cache {
+            controller.borrow_mut().restore(&path);
+            tokio::task::spawn_local(cache::keep(controller.clone(), path));
+        }
         tokio::task::spawn_local(xds::follow(controller.clone(), control_plane, rand::random()));
         tokio::task::spawn_local(xds::keep_time(controller.clone()));
     }

@@ -498,3 +498,72 @@ fn secrets_come_over_the_stream_and_change_as_one() {
         );
     }
 }
+
+/// 16.
+#[test]
+fn a_start_without_a_control_plane_serves_what_was_served() {
+    let Some(python) = python() else { return };
+    for form in FORMS {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pki = Pki::new(folder.path(), "ca");
+        let leaf = pki.leaf("leaf", &["shop.test"]);
+        let file = folder.path().join("kept");
+        let path = file.display().to_string();
+        let arguments = ["--xds-cache-path", &path];
+        let (one, two) = (Backend::named("one"), Backend::named("two"));
+        let mut ads = Ads::start(&python);
+        let (proxy, port) = follow(form, &[ads.port], "", &arguments);
+        // A listener with a key in it is not kept.
+        let mut protected = listener("protected", free_port(), "r");
+        let text = |path: &std::path::Path| std::fs::read_to_string(path).expect("PEM");
+        protected["filter_chains"][0]["transport_socket"] = json!({ "name": "tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": { "tls_certificates": [ {
+                "certificate_chain": { "inline_string": text(&leaf.chain) },
+                "private_key": { "inline_string": text(&leaf.key) } } ] },
+        } });
+        let mut all = site(port, "one", &one);
+        all.push(protected);
+        ads.set(&all);
+        answers(port, "one");
+        let kept = eventually("all of it is kept", || {
+            let kept = std::fs::read(&file).ok()?;
+            ["RouteConfiguration", "one"]
+                .iter()
+                .all(|word| kept.windows(word.len()).any(|window| window == word.as_bytes()))
+                .then_some(kept)
+        });
+        assert!(!String::from_utf8_lossy(&kept).contains("PRIVATE KEY"));
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).expect("a file").permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        ads.tell(&json!({ "op": "stop" }));
+        ads.event("stopped");
+        drop(proxy);
+
+        let (proxy, moved) = follow(form, &[ads.port], "", &arguments);
+        answers(port, "one");
+        assert_eq!(proxy.metric("weir_xds_stale"), 1);
+        assert!(proxy.page("/server_info").contains("\"config_is_stale\": true"));
+        assert_eq!(eventually("it is ready", || tests::http_get(proxy.admin, "/ready")).status(), 200);
+        // The control plane is back, and has moved on.
+        ads.tell(&json!({ "op": "set", "resources": [listener("in", moved, "r"), cluster("two"), endpoints("two", &two),
+            routes("r", "two")], "remove": [["Cluster", "one"], ["Listener", "protected"]] }));
+        ads.tell(&json!({ "op": "start" }));
+        answers(moved, "two");
+        proxy.settles("weir_xds_stale", 0);
+        eventually("the old port is closed", || Client::try_connect(port).is_none().then_some(()));
+        assert!(!has_cluster(&proxy, "one"));
+        drop(proxy);
+
+        // What is damaged, or of another node, is not used, and said.
+        ads.tell(&json!({ "op": "stop" }));
+        let mut damaged = std::fs::read(&file).expect("kept");
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        std::fs::write(&file, damaged).expect("written");
+        let (proxy, _) = follow(form, &[ads.port], "", &arguments);
+        eventually("the log says so", || proxy.process.log().contains("is damaged").then_some(()));
+        assert_eq!(tests::http_get(proxy.admin, "/ready").expect("a page").status(), 503);
+    }
+}

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Request, Response};
 use prost::Message as _;
-use proxy_core::xds::Held;
+use proxy_core::xds::{Held, holds_private_key};
 use tokio_stream::wrappers::ReceiverStream;
 use xds_proto::envoy::admin::v3::{ClientResourceStatus, UpdateFailureState};
 use xds_proto::envoy::service::status::v3::client_config::GenericXdsConfig;
@@ -73,7 +73,7 @@ fn client_config(controller: &Controller, excludes_contents: bool) -> ClientConf
     let mut show = |type_url: &'static str, name: &str, version: &str, raw: &xds_proto::prost_types::Any| {
         let taken = controller.ledger.taken_at(type_url, name);
         // Keys stay here.
-        let is_shown = !excludes_contents && !contains_key(&raw.value) && type_url != type_url::SECRET;
+        let is_shown = !excludes_contents && !holds_private_key(raw) && type_url != type_url::SECRET;
         let config = GenericXdsConfig {
             type_url: type_url.to_owned(),
             name: name.to_owned(),
@@ -140,12 +140,6 @@ fn client_config(controller: &Controller, excludes_contents: bool) -> ClientConf
         });
     }
     ClientConfig { node: Some(controller.node.clone()), generic_xds_configs: configs.into_values().collect() }
-}
-
-/// Whether bytes hold a private key in PEM.
-pub(crate) fn contains_key(bytes: &[u8]) -> bool {
-    const MARK: &[u8] = b"PRIVATE KEY-----";
-    bytes.windows(MARK.len()).any(|window| window == MARK)
 }
 
 fn timestamp(time: SystemTime) -> Timestamp {

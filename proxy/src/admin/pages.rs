@@ -46,6 +46,7 @@ pub(super) fn server_info(controller: &Controller) -> Value {
         "state": state.get(server.state as usize),
         "uptime_current_epoch": format!("{}s", server.uptime_seconds),
         "uptime_all_epochs": format!("{}s", server.uptime_seconds),
+        "config_is_stale": controller.is_stale(),
         "command_line_options": { "concurrency": controller.registry.workers.len() },
         "node": { "id": node.id, "cluster": node.cluster, "user_agent_name": node.user_agent_name },
     })

@@ -115,7 +115,7 @@ impl Collector for Families {
         }
         let active =
             registry.total(|w| w.connections_opened.value().saturating_sub(w.connections_closed.value()));
-        let gauges: [(&str, &str, u64); 3] = [
+        let gauges: [(&str, &str, u64); 4] = [
             ("weir_downstream_connections_active", "Connections open from clients", active),
             (
                 "weir_snapshot_generation",
@@ -126,6 +126,11 @@ impl Collector for Families {
                 "weir_xds_connected",
                 "Whether the stream to the control plane is open",
                 u64::from(registry.xds_connected.load(Ordering::Relaxed)),
+            ),
+            (
+                "weir_xds_stale",
+                "Whether what is served was kept from an earlier process, as no control plane has answered yet",
+                u64::from(registry.xds_stale.load(Ordering::Relaxed)),
             ),
         ];
         for (name, help, value) in gauges {

@@ -61,6 +61,8 @@ pub(crate) struct Registry {
     listeners: Mutex<BTreeMap<ListenerKey, Vec<Arc<ListenerCells>>>>,
     xds: Mutex<XdsCounts>,
     pub(crate) xds_connected: AtomicBool,
+    /// What is served is what an earlier process was told.
+    pub(crate) xds_stale: AtomicBool,
     /// Times that a worker did not come back to its event loop for a second.
     pub(crate) worker_stalls: AtomicU64,
     /// Certificates that are shown, and when they end, in seconds since the Unix epoch.
@@ -82,6 +84,7 @@ impl Registry {
             listeners: Mutex::default(),
             xds: Mutex::default(),
             xds_connected: AtomicBool::new(false),
+            xds_stale: AtomicBool::new(false),
             worker_stalls: AtomicU64::new(0),
             certificates: Mutex::default(),
             tls_reloads: AtomicU64::new(0),

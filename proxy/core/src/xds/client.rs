@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use xds_proto::envoy::config::core::v3::Node;
-use xds_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use xds_proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest,
+};
 use xds_proto::gate::IgnoredField;
 use xds_proto::google::rpc::Status;
 use xds_proto::type_url;
@@ -244,6 +246,25 @@ impl AdsClient {
         self.review_from(&Origin::Ads, update.into(), now)
     }
 
+    /// Looks at what an earlier process accepted, before there is a stream.
+    pub fn review_kept(&self, update: impl Into<Update>, now: Instant) -> Review {
+        let review = self.review_from(&Origin::Ads, update.into(), now);
+        Review { origin: None, ..review }
+    }
+
+    /// What was accepted, as responses that bring it, in the order in which it can be taken. What holds a private key is left
+    /// out.
+    pub fn accepted(&self) -> Vec<DeltaDiscoveryResponse> {
+        let of = |kind: Kind| DeltaDiscoveryResponse {
+            type_url: kind.type_url().to_owned(),
+            system_version_info: self.channels[kind as usize].version.clone(),
+            resources: self.resources.shareable(kind),
+            ..DeltaDiscoveryResponse::default()
+        };
+        let is_followed = |kind: &Kind| self.channels[*kind as usize].answered;
+        Kind::ALL.into_iter().filter(is_followed).map(of).collect()
+    }
+
     /// The files that are followed, each with the type of what is wanted of it.
     pub fn wanted_files(&self) -> BTreeSet<(&'static str, Arc<str>)> {
         let mut files = self.resources.wanted_files();
@@ -407,11 +428,16 @@ impl AdsClient {
             }
         }
         let mut requests = Vec::new();
+        let is_kept = origin.is_none();
         match (origin, kind) {
             // Nobody waits for an answer; but the names that are asked of the control plane may be others now.
             (None | Some(Origin::File(_)), kind) => {
                 if let Some(kind) = kind {
-                    self.channels[kind as usize].answered |= !refused_whole;
+                    let channel = &mut self.channels[kind as usize];
+                    channel.answered |= !refused_whole;
+                    if is_kept && rejections.is_empty() {
+                        channel.version.clone_from(&version);
+                    }
                 }
                 if self.node_sent {
                     requests.extend(self.subscribe(now));

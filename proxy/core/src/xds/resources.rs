@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use xds_proto::envoy::service::discovery::v3::Resource;
 use xds_proto::prost_types::Any;
 use xds_proto::type_url;
 
@@ -26,6 +27,12 @@ pub struct Held<T> {
     pub version: String,
     /// What it means. The same `Arc` for as long as the bytes are the same.
     pub value: Arc<T>,
+}
+
+/// Whether a resource holds a private key in PEM, the only form in which keys are read.
+pub fn holds_private_key(resource: &Any) -> bool {
+    const MARK: &[u8] = b"PRIVATE KEY-----";
+    resource.value.windows(MARK.len()).any(|window| window == MARK)
 }
 
 /// Accepted resources by type and name. Cloning shares their values.
@@ -165,6 +172,26 @@ impl Resources {
     pub(super) fn versions(&self, kind: Kind) -> HashMap<String, String> {
         fn of<T>(held: &BTreeMap<String, Held<T>>) -> HashMap<String, String> {
             held.iter().map(|(name, held)| (name.clone(), held.version.clone())).collect()
+        }
+        match kind {
+            Kind::Cluster => of(&self.clusters),
+            Kind::Endpoints => of(&self.endpoints),
+            Kind::Secret => of(&self.secrets),
+            Kind::Listener => of(&self.listeners),
+            Kind::Routes => of(&self.routes),
+        }
+    }
+
+    /// What is held of the stream and holds no private key, with names and versions.
+    pub(super) fn shareable(&self, kind: Kind) -> Vec<Resource> {
+        fn of<T>(held: &BTreeMap<String, Held<T>>) -> Vec<Resource> {
+            let resource = |(name, held): (&String, &Held<T>)| Resource {
+                name: name.clone(),
+                version: held.version.clone(),
+                resource: Some((*held.raw).clone()),
+                ..Resource::default()
+            };
+            held.iter().filter(|(_, held)| !holds_private_key(&held.raw)).map(resource).collect()
         }
         match kind {
             Kind::Cluster => of(&self.clusters),
