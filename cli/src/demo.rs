@@ -109,6 +109,7 @@ impl Demo {
         let plane = ControlPlane::start(ControlConfig {
             xds: loopback,
             http: loopback,
+            report_interval_ms: 1_000,
             source: file.clone(),
             gateway: GatewayConfig { address: gateway.ip(), port: gateway.port(), access_log: None },
         })?;

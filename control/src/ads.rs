@@ -147,6 +147,10 @@ impl<R: Send + 'static> Client<R> {
                 tracing::debug!(node = id, type_url, version, config_version, "acknowledged");
                 self.hub.fleet(|fleet| fleet.acknowledged(id, type_url, &version, config_version));
             }
+            Event::Current { type_url, config_version } => {
+                let Some(id) = &self.id else { return };
+                self.hub.fleet(|fleet| fleet.current(id, type_url, config_version));
+            }
             Event::Refused { type_url, reason, resources, config_version } => {
                 let Some(id) = &self.id else { return };
                 tracing::warn!(node = id, ?resources, config_version, "refused: {reason}");

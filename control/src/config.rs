@@ -17,6 +17,9 @@ pub struct ControlConfig {
     /// Where `/healthz`, `/readyz` and `/fleet` are answered. Loopback unless told otherwise.
     #[serde(default = "default_http")]
     pub http: SocketAddr,
+    /// How often proxies report what came of requests, in milliseconds; 100 at the least.
+    #[serde(default = "default_report_interval")]
+    pub report_interval_ms: u32,
     /// A file or a folder of resources, relative to this file. Watched.
     pub source: PathBuf,
     /// The listener of routes that name no other gateway.
@@ -51,6 +54,10 @@ impl From<GatewayConfig> for Gateway {
 
 const fn default_xds() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18_000)
+}
+
+const fn default_report_interval() -> u32 {
+    1_000
 }
 
 const fn default_http() -> SocketAddr {

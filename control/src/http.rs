@@ -46,7 +46,9 @@ async fn fleet(State(hub): State<Arc<Hub>>) -> axum::Json<Value> {
         json!({ "refusals": refusals.count, "refusal": current })
     });
     let nodes = hub.fleet(|fleet| fleet.nodes().map(|(id, status)| node(id, status)).collect::<Vec<_>>());
-    axum::Json(json!({ "version": version, "source": source, "nodes": nodes }))
+    axum::Json(
+        json!({ "wanted": version.as_ref().map(|version| version["number"].clone()), "version": version, "source": source, "nodes": nodes }),
+    )
 }
 
 fn node(id: &str, status: &NodeStatus) -> Value {
@@ -55,6 +57,8 @@ fn node(id: &str, status: &NodeStatus) -> Value {
         let value = json!({
             "acknowledged": of_type.acknowledged,
             "configVersion": of_type.config_version,
+            "served": of_type.served,
+            "servedConfigVersion": of_type.served_config_version,
             "refusal": refusal,
         });
         (name.clone(), value)
@@ -64,6 +68,16 @@ fn node(id: &str, status: &NodeStatus) -> Value {
         "cluster": status.cluster,
         "userAgent": status.user_agent,
         "connected": status.streams > 0,
+        "acknowledged": status.acknowledged(),
+        "served": status.served(),
+        "generation": status.generation,
+        "arms": status.arms.iter().map(|(key, counts)| json!({
+            "route": key.route,
+            "arm": key.arm,
+            "cluster": key.cluster,
+            "requests": counts.requests,
+            "failures": counts.failures,
+        })).collect::<Vec<_>>(),
         "types": types.collect::<serde_json::Map<_, _>>(),
     })
 }

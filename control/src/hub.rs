@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use control_core::ads::Published;
 use control_core::fleet::Fleet;
 use control_core::ir::{self, Gateway};
-use control_core::lower::{Dialect, lower};
+use control_core::lower::{Dialect, ResourceSet, lower};
 use control_core::model::Objects;
 use control_core::version::{History, Version};
 use tokio::sync::watch;
@@ -59,14 +59,16 @@ impl Hub {
             return Err(refused("the source holds no resources".to_owned()));
         }
         let ir = ir::build(objects, self.gateway.clone()).map_err(|e| refused(e.to_string()))?;
-        let (weir, standard) = (lower(&ir, Dialect::Weir), lower(&ir, Dialect::Standard));
-        weir.check().and_then(|()| standard.check()).map_err(|e| refused(e.to_string()))?;
+        let sets = Dialect::ALL.map(|dialect| lower(&ir, dialect));
+        sets.iter().try_for_each(|set| set.check()).map_err(|e| refused(e.to_string()))?;
         self.refusals(|r| r.current = None);
         let appended = self.history(|history| history.append(ir, author, reason, SystemTime::now()));
         if let Some(version) = &appended {
             self.published.send_modify(|published| {
-                let (weir, standard) = (weir.sharing(&published.weir), standard.sharing(&published.standard));
-                *published = Arc::new(Published { version: version.number, weir, standard });
+                let mut before = published.sets.iter();
+                let sets =
+                    sets.map(|set| before.next().map_or_else(ResourceSet::default, |b| set.sharing(b)));
+                *published = Arc::new(Published { version: version.number, sets });
             });
         }
         Ok(appended)

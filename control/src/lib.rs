@@ -8,6 +8,7 @@
 
 mod ads;
 mod config;
+mod fleet;
 mod http;
 mod hub;
 mod process;

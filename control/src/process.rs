@@ -12,9 +12,11 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use xds_proto::weir::fleet::v1::fleet_service_server::FleetServiceServer;
 
 use crate::ads::Ads;
 use crate::config::ControlConfig;
+use crate::fleet::Reports;
 use crate::http;
 use crate::hub::{Hub, RefusedSource};
 use crate::source::Source;
@@ -87,6 +89,7 @@ impl ControlPlane {
         source.load(&hub)?;
         let (xds, xds_address) = listen(&runtime, config.xds)?;
         let (http, http_address) = listen(&runtime, config.http)?;
+        let interval = Duration::from_millis(config.report_interval_ms.into());
         let (stop, stopped) = oneshot::channel::<()>();
         let shared = hub.clone();
         let thread = std::thread::Builder::new()
@@ -95,7 +98,7 @@ impl ControlPlane {
                 runtime.block_on(async {
                     tokio::select! {
                         _ = stopped => {}
-                        () = serve_xds(hub.clone(), xds) => {}
+                        () = serve_xds(hub.clone(), xds, interval) => {}
                         () = serve_http(hub.clone(), http) => {}
                         () = source.follow(hub.clone()) => {}
                     }
@@ -134,13 +137,15 @@ fn listen(runtime: &Runtime, address: SocketAddr) -> Result<(TcpListener, Socket
     Ok((listener, bound))
 }
 
-async fn serve_xds(hub: Arc<Hub>, listener: TcpListener) {
+async fn serve_xds(hub: Arc<Hub>, listener: TcpListener, interval: Duration) {
+    let reports = hub.clone();
     let service = AggregatedDiscoveryServiceServer::new(Ads::new(hub)).max_decoding_message_size(MAX_REQUEST);
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .tcp_nodelay(true)
         .add_service(service)
+        .add_service(FleetServiceServer::new(Reports::new(reports, interval)))
         .serve_with_incoming(TcpListenerStream::new(listener))
         .await;
     if let Err(error) = served {

@@ -77,14 +77,9 @@ impl Refusal {
     }
 }
 
-/// Serves a connection from its accept to its end.
+/// Serves a connection from its accept to its end, where something is to be learnt of it first.
 pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, slot: usize, socket: Socket) {
     let Some(listener) = worker.view().snapshot.listener(slot).cloned() else { return };
-    if let Some(chain) = obvious(&listener) {
-        connection.chain.set(ChainId { slot, place: chain.place });
-        drop(listener);
-        return downstream::serve(worker, connection, socket, Vec::new()).await;
-    }
     // Boxed: it is over before the connection is idle, and large.
     let established = Box::pin(establish(&worker, &connection, slot, listener, socket)).await;
     match established {
@@ -103,7 +98,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, slot: 
 }
 
 /// The only chain of a listener that learns nothing of its connections first.
-fn obvious(listener: &ListenerTable) -> Option<&ChainTable> {
+pub(crate) fn obvious(listener: &ListenerTable) -> Option<&ChainTable> {
     let Inspection { original_dst, proxy_protocol, http, tls, .. } = &listener.listener.inspection;
     if *original_dst || proxy_protocol.is_some() || *http || *tls {
         return None;

@@ -23,17 +23,10 @@ pub(crate) struct Connection {
     pub(crate) chain: Cell<ChainId>,
     /// Who is really connected.
     pub(crate) direct: Peer,
-    /// The client, where somebody between us has told who it is.
-    told: OnceCell<Peer>,
     /// The address that the client connected to; empty for a Unix socket.
     pub(crate) local: Box<str>,
-    /// The address that the client wanted, where that is another one.
-    wanted: OnceCell<SocketAddr>,
-    protection: OnceCell<Protection>,
-    /// The name that the client asked somebody else for, through us.
-    asked_for: OnceCell<String>,
-    /// The place of the client that was told of, among those of its address.
-    admitted: OnceCell<Admitted>,
+    /// What was learnt of it beyond that. In a box: most connections are plain, idle, and many.
+    learnt: OnceCell<Box<Learnt>>,
     pub(crate) opened: Instant,
     /// Requests that began on it.
     pub(crate) requests: Cell<u32>,
@@ -44,6 +37,20 @@ pub(crate) struct Connection {
     pub(crate) deadlines: Deadlines,
     /// For a connection that is told to end while requests go on.
     pub(crate) farewell: Farewell,
+}
+
+/// What a connection has told before its first request.
+#[derive(Debug, Default)]
+struct Learnt {
+    /// The client, where somebody between us has told who it is.
+    told: OnceCell<Peer>,
+    /// The address that the client wanted, where that is another one.
+    wanted: OnceCell<SocketAddr>,
+    protection: OnceCell<Protection>,
+    /// The name that the client asked somebody else for, through us.
+    asked_for: OnceCell<String>,
+    /// The place of the client that was told of, among those of its address.
+    admitted: OnceCell<Admitted>,
 }
 
 /// A filter chain: its listener's slot, and its place there.
@@ -92,12 +99,8 @@ impl Connection {
             id,
             chain: Cell::new(chain),
             direct,
-            told: OnceCell::new(),
             local,
-            wanted: OnceCell::new(),
-            protection: OnceCell::new(),
-            asked_for: OnceCell::new(),
-            admitted: OnceCell::new(),
+            learnt: OnceCell::new(),
             opened: Instant::now(),
             requests: Cell::new(0),
             left_behind: Cell::new(None),
@@ -109,12 +112,16 @@ impl Connection {
 
     /// The client, as far as is known.
     pub(crate) fn peer(&self) -> &Peer {
-        self.told.get().unwrap_or(&self.direct)
+        self.learnt.get().and_then(|learnt| learnt.told.get()).unwrap_or(&self.direct)
+    }
+
+    fn learn(&self) -> &Learnt {
+        self.learnt.get_or_init(Box::default)
     }
 
     /// What protects it.
     pub(crate) fn protection(&self) -> Option<&Protection> {
-        self.protection.get()
+        self.learnt.get()?.protection.get()
     }
 
     /// The client as the headers of a hop tell of it.
@@ -129,18 +136,19 @@ impl Connection {
 
     /// Who the client is and whom it wanted, as somebody between us has told.
     pub(crate) fn tell(&self, client: Peer, wanted: SocketAddr) {
-        let _ = self.told.set(client);
-        let _ = self.wanted.set(wanted);
+        let _ = self.learn().told.set(client);
+        let _ = self.learn().wanted.set(wanted);
     }
 
     /// The client asks an endpoint for a name.
     pub(crate) fn ask_for(&self, name: String) {
-        let _ = self.asked_for.set(name);
+        let _ = self.learn().asked_for.set(name);
     }
 
     /// What a log may tell of TLS.
     pub(crate) fn tls_facts(&self) -> TlsFacts<'_> {
-        match (self.protection(), self.asked_for.get()) {
+        let asked_for = self.learnt.get().and_then(|learnt| learnt.asked_for.get());
+        match (self.protection(), asked_for) {
             (Some(protection), _) => protection.facts(),
             (None, Some(name)) => TlsFacts { server_name: name, ..TlsFacts::default() },
             (None, None) => TlsFacts::default(),
@@ -149,22 +157,22 @@ impl Connection {
 
     /// Holds a place under the limit of its address.
     pub(crate) fn admit(&self, admitted: Admitted) {
-        let _ = self.admitted.set(admitted);
+        let _ = self.learn().admitted.set(admitted);
     }
 
     /// Whom the client wanted before the kernel sent it here.
     pub(crate) fn divert(&self, wanted: SocketAddr) {
-        let _ = self.wanted.set(wanted);
+        let _ = self.learn().wanted.set(wanted);
     }
 
     pub(crate) fn protect(&self, protection: Protection) {
-        let _ = self.protection.set(protection);
+        let _ = self.learn().protection.set(protection);
     }
 
     /// Whom the client wanted, at another port where one is given; none where that is us.
     pub(crate) fn wanted(&self, port: Option<u16>) -> Option<SocketAddr> {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        let mut wanted = canonical(*self.wanted.get()?);
+        let mut wanted = canonical(*self.learnt.get()?.wanted.get()?);
         wanted.set_port(port.unwrap_or(wanted.port()));
         let local: Option<SocketAddr> = self.local.parse().ok();
         (local.map(canonical) != Some(wanted)).then_some(wanted)
@@ -172,7 +180,8 @@ impl Connection {
 
     /// The address that the client wanted.
     pub(crate) fn destination(&self) -> Option<SocketAddr> {
-        self.wanted.get().copied().or_else(|| self.local.parse().ok())
+        let wanted = self.learnt.get().and_then(|learnt| learnt.wanted.get());
+        wanted.copied().or_else(|| self.local.parse().ok())
     }
 
     /// The client's address and the one that it wanted.

@@ -23,6 +23,7 @@ use crate::StartError;
 use crate::bootstrap::Bootstrap;
 use crate::cache;
 use crate::files::Source;
+use crate::fleet::Origins;
 use crate::ledger::Ledger;
 use crate::listener::Sockets;
 use crate::publish::Publisher;
@@ -53,6 +54,10 @@ pub(crate) struct Controller {
     subscriptions: Subscriptions,
     /// Listeners that were removed, and when those of their connections that are open still are let go.
     departing: HashMap<Departing, Instant>,
+    /// What each snapshot was made of.
+    pub(crate) origins: Origins,
+    /// Told when a worker serves another snapshot.
+    pub(crate) adopted: Arc<Notify>,
     /// What became of each resource.
     pub(crate) ledger: Ledger,
     /// What has been said of `alt_stat_name` and the like need not be said again.
@@ -109,6 +114,8 @@ impl Controller {
             listening: HashMap::new(),
             subscriptions,
             departing: HashMap::new(),
+            origins: Origins::default(),
+            adopted: shared.adopted.clone(),
             ledger: Ledger::default(),
             said: std::collections::BTreeSet::new(),
             phase: Phase::Initializing,
@@ -289,6 +296,7 @@ impl Controller {
             Some(snapshot) if !snapshot.serves_same(&self.publisher.current()) => self.publish(snapshot),
             _ => self.settle(),
         }
+        self.origins.note(self.publisher.current().generation, self.client.versions());
         self.refusals_in_a_row =
             if conclusion.rejections.is_empty() { 0 } else { self.refusals_in_a_row.saturating_add(1) };
         if conclusion.type_url == type_url::ROUTE_CONFIGURATION {

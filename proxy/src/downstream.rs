@@ -60,12 +60,14 @@ pub(crate) async fn serve(
         }
         connection.is_idle.set(false);
         connection.deadlines.clear(Limit::KeepAlive);
-        if connection.requests.get() == 0
-            && let Some(early) = greet(&worker, &connection, &mut client, &mut exchange).await
-        {
-            worker.return_exchange(exchange);
-            // Boxed: rare beside the many that are idle, and large.
-            return Box::pin(http2::serve(worker, connection, client, early)).await;
+        if connection.requests.get() == 0 {
+            // Boxed, both: rare beside the many that are idle, and large.
+            if may_greet(&worker, &connection, &exchange)
+                && let Some(early) = Box::pin(greet(&worker, &connection, &mut client, &mut exchange)).await
+            {
+                worker.return_exchange(exchange);
+                return Box::pin(http2::serve(worker, connection, client, early)).await;
+            }
         }
         // What a request needs to remember is several times what an idle connection does, and is kept for the next one.
         let mut run = worker.runs.start(requests(worker.clone(), connection.clone(), client, exchange));
@@ -80,6 +82,17 @@ pub(crate) async fn serve(
             // Boxed: its buffer would otherwise be a part of every idle connection.
             End::Linger(time) => return Box::pin(linger(client, time)).await,
         }
+    }
+}
+
+/// Whether a connection speaks HTTP/2, or may still turn out to.
+fn may_greet(worker: &Rc<Worker>, connection: &Connection, exchange: &Exchange) -> bool {
+    let view = worker.view();
+    let codec = view.chain(worker, connection.chain.get()).map(|chain| chain.http().codec);
+    match codec {
+        Some(Codec::Http2) => true,
+        Some(Codec::Auto) => !matches!(Greeting::of(&exchange.from_client), Greeting::Other),
+        Some(Codec::Http1) | None => false,
     }
 }
 

@@ -20,6 +20,7 @@ mod exchange;
 mod executor;
 mod explain;
 mod files;
+mod fleet;
 mod forward;
 mod grpc_web;
 mod http2;

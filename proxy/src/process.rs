@@ -153,6 +153,7 @@ impl Proxy {
             registry: Arc::new(Registry::new(workers)),
             logs: Arc::new(LogFiles::default()),
             quit: Arc::default(),
+            adopted: Arc::default(),
             release_memory: options.release_memory,
             vitals: Arc::new(Vitals::new(workers)),
             tls: Arc::default(),

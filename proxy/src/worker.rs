@@ -100,6 +100,8 @@ pub(crate) struct Shared {
     pub(crate) tls: Arc<Contexts>,
     /// Tells the process to end.
     pub(crate) quit: Arc<Notify>,
+    /// Told when a worker serves another snapshot.
+    pub(crate) adopted: Arc<Notify>,
     /// Has the allocator give memory back that the calling thread no longer uses.
     pub(crate) release_memory: Option<fn()>,
 }
@@ -378,6 +380,8 @@ impl Worker {
             let next = View::new(current.clone(), Some((self, &view)));
             *view = Rc::new(next);
             self.forget_sequences(&view.snapshot);
+            self.cells.generation.store(view.snapshot.generation, Ordering::Release);
+            self.shared.adopted.notify_one();
         }
         view.clone()
     }

@@ -8,12 +8,15 @@ use std::time::Duration;
 use proxy_core::config::Cluster;
 use proxy_core::xds::{Backoff, Request, Update, Variant};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 
 use crate::controller::SharedController;
-use channel::{Channel, ConnectError};
+use crate::fleet;
+pub(crate) use channel::Channel;
+use channel::ConnectError;
 
 /// Bytes of one response: a state of the world can be large.
 const MAX_MESSAGE: usize = 256 << 20;
@@ -80,7 +83,7 @@ impl Stream<'_> {
         let tls = self.controller.borrow().tls.clone();
         let channel = Channel::connect(&tls, server, turn).await?;
         let origin = channel.origin();
-        let mut client = AggregatedDiscoveryServiceClient::with_origin(channel, origin)
+        let mut client = AggregatedDiscoveryServiceClient::with_origin(channel.clone(), origin)
             .max_decoding_message_size(MAX_MESSAGE);
         let (requests, outgoing) = mpsc::unbounded_channel();
         let outgoing = UnboundedReceiverStream::new(outgoing);
@@ -92,6 +95,7 @@ impl Stream<'_> {
                     Request::Delta(_) => None,
                 });
                 let responses = client.stream_aggregated_resources(outgoing).await?.into_inner();
+                let _reports = Reports::start(self.controller, channel);
                 self.obey(server, responses.map(|response| response.map(Update::from)), &requests).await
             }
             Variant::Delta => {
@@ -100,6 +104,7 @@ impl Stream<'_> {
                     Request::State(_) => None,
                 });
                 let responses = client.delta_aggregated_resources(outgoing).await?.into_inner();
+                let _reports = Reports::start(self.controller, channel);
                 self.obey(server, responses.map(|response| response.map(Update::from)), &requests).await
             }
         }
@@ -149,6 +154,21 @@ impl Stream<'_> {
             }
             None => drop(requests.send(answer)),
         }
+    }
+}
+
+/// Reports beside a stream; they end with it.
+struct Reports(AbortHandle);
+
+impl Reports {
+    fn start(controller: &SharedController, channel: Channel) -> Self {
+        Self(tokio::task::spawn_local(fleet::report(controller.clone(), channel)).abort_handle())
+    }
+}
+
+impl Drop for Reports {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

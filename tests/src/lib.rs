@@ -4,6 +4,7 @@
 mod ads;
 mod backend;
 mod client;
+mod control;
 mod envoy;
 mod frames;
 mod http2;
@@ -16,6 +17,7 @@ mod proxy;
 pub use ads::{Ads, python};
 pub use backend::{Backend, Conversation};
 pub use client::{Client, Response, http_get};
+pub use control::{Control, resources};
 pub use envoy::Envoy;
 pub use frames::FrameServer;
 pub use http2::{Frame, Http2, Stream};

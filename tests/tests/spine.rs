@@ -1,91 +1,36 @@
 //! From a file to live traffic: `weir-control` and `weir-proxy` as processes.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::Value;
-use tests::{Backend, Client, Process, Response, eventually, free_port, http_get};
+use tests::{Backend, Client, Control, Process, Response, eventually, free_port, http_get, resources};
 
 struct Mesh {
-    control: Option<Process>,
+    control: Control,
     proxy: Process,
-    resources: PathBuf,
-    config: String,
     gateway: u16,
-    http: u16,
     admin: u16,
-    _folder: tempfile::TempDir,
-}
-
-/// An `HTTPRoute` over these backends.
-fn resources(arms: &[(&str, u32, SocketAddr)]) -> String {
-    let mut text = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: shop }\nspec:\n  rules:\n  - backendRefs:\n".to_owned();
-    for (name, weight, _) in arms {
-        text += &format!("    - {{ name: {name}, weight: {weight} }}\n");
-    }
-    for (name, _, address) in arms {
-        text += &format!(
-            "---\napiVersion: weir.dev/v1\nkind: Backend\nmetadata: {{ name: {name} }}\nspec: {{ endpoints: [ {{ address: \"{address}\" }} ] }}\n"
-        );
-    }
-    text
 }
 
 impl Mesh {
-    fn start(resources_text: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
-        let (gateway, xds, http, admin) = (free_port(), free_port(), free_port(), free_port());
-        std::fs::write(at("shop.yaml"), resources_text).expect("written");
-        let control = format!(
-            "xds: 127.0.0.1:{xds}\nhttp: 127.0.0.1:{http}\nsource: shop.yaml\ngateway: {{ port: {gateway} }}\n"
-        );
-        std::fs::write(at("control.yaml"), control).expect("written");
-        let bootstrap = format!(
-            "node: {{ id: proxy-1, cluster: edge }}
-admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}
-dynamic_resources:
-  ads_config: {{ api_type: GRPC, transport_api_version: V3, grpc_services: [ {{ envoy_grpc: {{ cluster_name: control }} }} ] }}
-  lds_config: {{ resource_api_version: V3, ads: {{}} }}
-  cds_config: {{ resource_api_version: V3, ads: {{}} }}
-static_resources:
-  clusters:
-  - name: control
-    http2_protocol_options: {{}}
-    load_assignment: {{ cluster_name: control, endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {xds} }} }} }} }} ] }} ] }}
-"
-        );
-        std::fs::write(at("bootstrap.yaml"), bootstrap).expect("written");
-        let config = at("control.yaml").display().to_string();
-        let control = Process::start("weir-control", &["--config", &config]);
-        let proxy = Process::start(
-            "weir-proxy",
-            &["-c", &at("bootstrap.yaml").display().to_string(), "--concurrency", "2"],
-        );
-        let mesh = Self {
-            control: Some(control),
-            proxy,
-            resources: at("shop.yaml"),
-            config,
-            gateway,
-            http,
-            admin,
-            _folder: folder,
-        };
+    fn start(text: &str) -> Self {
+        let control = Control::start(text, "");
+        let admin = free_port();
+        let bootstrap = control.folder.path().join("bootstrap.yaml");
+        std::fs::write(&bootstrap, control.bootstrap("proxy-1", admin, "GRPC")).expect("written");
+        let arguments = ["-c", &bootstrap.display().to_string(), "--concurrency", "2"];
+        let proxy = Process::start("weir-proxy", &arguments);
+        let mesh = Self { gateway: control.gateway, control, proxy, admin };
         eventually("the proxy follows", || http_get(mesh.admin, "/ready").filter(|r| r.status() == 200));
         mesh
     }
 
-    /// Writes as an editor does: a new file in the old one's place.
     fn write(&self, text: &str) {
-        let new = self.resources.with_extension("new");
-        std::fs::write(&new, text).expect("written");
-        std::fs::rename(new, &self.resources).expect("renamed");
+        self.control.write(text);
     }
 
     fn fleet(&self) -> Option<Value> {
-        serde_json::from_str(http_get(self.http, "/fleet")?.text()).ok()
+        self.control.fleet()
     }
 
     fn metric(&self, line: &str) -> Option<u64> {
@@ -147,8 +92,8 @@ fn an_edited_weight_moves_the_traffic() {
     eventually("the change is acknowledged", || {
         (mesh.fleet()?["nodes"][0]["types"]["RouteConfiguration"]["configVersion"] == 2).then_some(())
     });
-    assert_eq!(http_get(mesh.http, "/healthz").expect("an answer").text(), "OK");
-    assert_eq!(http_get(mesh.http, "/readyz").expect("an answer").status(), 200);
+    assert_eq!(http_get(mesh.control.http, "/healthz").expect("an answer").text(), "OK");
+    assert_eq!(http_get(mesh.control.http, "/readyz").expect("an answer").status(), 200);
 }
 
 #[test]
@@ -181,13 +126,13 @@ fn a_control_plane_that_dies_and_returns_is_not_noticed() {
     let mut mesh = Mesh::start(&resources(&[("v1", 1, a.address), ("v2", 1, b.address)]));
     let gateway = mesh.gateway;
     let (answered, failed) = under_load(gateway, || {
-        drop(mesh.control.take());
+        drop(mesh.control.process.take());
         eventually("the proxy sees that it is alone", || {
             (mesh.metric("weir_xds_connected") == Some(0)).then_some(())
         });
         // Changed while nobody watches: v1 is gone when the control plane returns.
         mesh.write(&resources(&[("v2", 1, b.address)]));
-        mesh.control = Some(Process::start("weir-control", &["--config", &mesh.config]));
+        mesh.control.restart();
         eventually("the proxy follows again", || {
             (mesh.metric("weir_xds_connected") == Some(1)).then_some(())
         });
@@ -213,7 +158,7 @@ fn a_refused_file_changes_nothing_and_is_seen() {
     assert!(reason.contains("shop.yaml:7:19: unknown field `weigth`, did you mean `weight`?"), "{reason}");
     assert_eq!(http_get(mesh.gateway, "/").expect("an answer").text(), "v1");
     assert_eq!(mesh.fleet().expect("the fleet")["version"]["number"], 1);
-    assert!(mesh.control.as_ref().expect("running").log().contains("unknown field `weigth`"));
+    assert!(mesh.control.process.as_ref().expect("running").log().contains("unknown field `weigth`"));
 }
 
 #[test]
@@ -223,7 +168,7 @@ fn a_proxys_refusal_reaches_the_fleet_with_node_resource_and_reason() {
     let mesh = Mesh::start(&good);
     // The gateway's port is taken on the second proxy's machine, which is this one.
     let folder = tempfile::tempdir().expect("a folder");
-    let bootstrap = std::fs::read_to_string(mesh.resources.with_file_name("bootstrap.yaml")).expect("read");
+    let bootstrap = std::fs::read_to_string(mesh.control.folder.path().join("bootstrap.yaml")).expect("read");
     let bootstrap =
         bootstrap.replace("proxy-1", "proxy-2").replace(&mesh.admin.to_string(), &free_port().to_string());
     let path = folder.path().join("bootstrap.yaml");
@@ -240,7 +185,7 @@ fn a_proxys_refusal_reaches_the_fleet_with_node_resource_and_reason() {
         reason.contains(&format!("cannot listen on 127.0.0.1:{}: the address is in use", mesh.gateway)),
         "{reason}"
     );
-    let log = mesh.control.as_ref().expect("running").log();
+    let log = mesh.control.process.as_ref().expect("running").log();
     assert!(log.contains("proxy-2") && log.contains("cannot listen on"), "{log}");
     drop(second);
     assert_eq!(http_get(mesh.gateway, "/").expect("an answer").text(), "v1", "the first proxy serves on");

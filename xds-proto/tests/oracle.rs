@@ -106,6 +106,7 @@ messages! {
     envoy::config::endpoint::v3::Endpoint => "envoy.config.endpoint.v3.Endpoint",
     envoy::config::endpoint::v3::LbEndpoint => "envoy.config.endpoint.v3.LbEndpoint",
     envoy::config::endpoint::v3::LocalityLbEndpoints => "envoy.config.endpoint.v3.LocalityLbEndpoints",
+    envoy::config::listener::v3::ApiListener => "envoy.config.listener.v3.ApiListener",
     envoy::config::listener::v3::Filter => "envoy.config.listener.v3.Filter",
     envoy::config::listener::v3::FilterChain => "envoy.config.listener.v3.FilterChain",
     envoy::config::listener::v3::FilterChainMatch => "envoy.config.listener.v3.FilterChainMatch",

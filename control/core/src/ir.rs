@@ -72,6 +72,8 @@ pub struct Host {
 pub struct Route {
     /// Unique in the host: route, rule, match.
     pub name: String,
+    /// The resource that it is part of; with its namespace unless that is `default`.
+    pub object: String,
     /// The condition on the path.
     pub path: Path,
     /// Header and value.

@@ -1,6 +1,8 @@
 //! From the intermediate representation to xDS resources, in the form that a kind of node understands.
 
-use std::collections::{BTreeMap, HashMap};
+mod grpc;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use proxy_core::config::Address as CoreAddress;
@@ -13,7 +15,8 @@ use xds_proto::envoy::config::cluster::v3::cluster::{
 use xds_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use xds_proto::envoy::config::core::v3::socket_address::PortSpecifier;
 use xds_proto::envoy::config::core::v3::{
-    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Metadata, Pipe, SocketAddress, address,
+    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Locality, Metadata, Pipe, SocketAddress,
+    address,
 };
 use xds_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use xds_proto::envoy::config::endpoint::v3::{
@@ -49,12 +52,22 @@ pub enum Dialect {
     Weir,
     /// Envoy and everything else: standard xDS only.
     Standard,
+    /// Clients of gRPC: what they call is asked for by its name, and there is no address to listen on (gRFC A27, A28).
+    Grpc,
 }
 
 impl Dialect {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Weir, Self::Standard, Self::Grpc];
+
     /// By the `user_agent_name` of a node.
     pub fn of(user_agent_name: &str) -> Self {
-        if user_agent_name == "weir" { Self::Weir } else { Self::Standard }
+        let is_grpc = |name: &str| name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("grpc"));
+        match user_agent_name {
+            "weir" => Self::Weir,
+            name if is_grpc(name) => Self::Grpc,
+            _ => Self::Standard,
+        }
     }
 }
 
@@ -81,6 +94,8 @@ pub type Resources = BTreeMap<Arc<str>, Lowered>;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ResourceSet {
     types: BTreeMap<&'static str, Arc<Resources>>,
+    /// Listeners that a proxy would refuse: they have no address.
+    named: BTreeSet<Arc<str>>,
 }
 
 impl ResourceSet {
@@ -122,7 +137,11 @@ impl ResourceSet {
         all(type_url::CLUSTER).try_for_each(|any| translate::cluster(any).map(drop))?;
         all(type_url::CLUSTER_LOAD_ASSIGNMENT)
             .try_for_each(|any| translate::load_assignment(any).map(drop))?;
-        all(type_url::LISTENER).try_for_each(|any| translate::listener(any).map(drop))?;
+        let listeners = self.of_type(type_url::LISTENER).iter();
+        let listeners = listeners.filter(|(name, _)| !self.named.contains(*name));
+        listeners
+            .map(|(_, resource)| &*resource.any)
+            .try_for_each(|any| translate::listener(any).map(drop))?;
         all(type_url::ROUTE_CONFIGURATION).try_for_each(|any| translate::route_configuration(any).map(drop))
     }
 }
@@ -131,9 +150,17 @@ impl ResourceSet {
 pub fn lower(ir: &Ir, dialect: Dialect) -> ResourceSet {
     let mut set = ResourceSet::default();
     for (name, backend) in &ir.backends {
-        set.insert(type_url::CLUSTER, name.to_string(), pack(&cluster(name.as_str(), backend)));
-        let assignment = load_assignment(name.as_str(), backend);
+        set.insert(type_url::CLUSTER, name.to_string(), pack(&cluster(name.as_str(), backend, dialect)));
+        let assignment = load_assignment(name.as_str(), backend, dialect);
         set.insert(type_url::CLUSTER_LOAD_ASSIGNMENT, name.to_string(), pack(&assignment));
+    }
+    if dialect == Dialect::Grpc {
+        for (name, routes) in grpc::targets(ir) {
+            set.insert(type_url::ROUTE_CONFIGURATION, name.clone(), pack(&grpc::routes(&name, &routes)));
+            set.insert(type_url::LISTENER, name.clone(), pack(&grpc::listener(&name)));
+            set.named.insert(name.into());
+        }
+        return set;
     }
     set.insert(type_url::LISTENER, GATEWAY.to_owned(), pack(&listener(&ir.gateway)));
     set.insert(type_url::ROUTE_CONFIGURATION, GATEWAY.to_owned(), pack(&routes(ir, dialect)));
@@ -148,9 +175,11 @@ fn ads() -> ConfigSource {
     }
 }
 
-fn cluster(name: &str, backend: &ir::Backend) -> Cluster {
+fn cluster(name: &str, backend: &ir::Backend, dialect: Dialect) -> Cluster {
     let policy = match backend.load_balancing {
         LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
+        // Clients of gRPC refuse it unless they are told otherwise (gRFC A48).
+        LoadBalancing::LeastRequest if dialect == Dialect::Grpc => LbPolicy::RoundRobin,
         LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
     };
     Cluster {
@@ -162,7 +191,9 @@ fn cluster(name: &str, backend: &ir::Backend) -> Cluster {
     }
 }
 
-fn load_assignment(name: &str, backend: &ir::Backend) -> ClusterLoadAssignment {
+fn load_assignment(name: &str, backend: &ir::Backend, dialect: Dialect) -> ClusterLoadAssignment {
+    // Clients of gRPC leave out localities without a weight (gRFC A27).
+    let is_grpc = dialect == Dialect::Grpc;
     let endpoint = |endpoint: &ir::Endpoint| LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
             address: Some(address(&endpoint.address)),
@@ -175,6 +206,8 @@ fn load_assignment(name: &str, backend: &ir::Backend) -> ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints: vec![LocalityLbEndpoints {
             lb_endpoints: backend.endpoints.iter().map(endpoint).collect(),
+            locality: is_grpc.then(Locality::default),
+            load_balancing_weight: is_grpc.then_some(1),
             ..LocalityLbEndpoints::default()
         }],
         policy: None,

@@ -45,6 +45,8 @@ pub(crate) struct WorkerCells {
     pub(crate) http2_floods: Counter,
     /// Replies that the proxy gave itself and exchanges that broke, by reason.
     pub(crate) failures: Failures,
+    /// The number of the snapshot that it serves.
+    pub(crate) generation: AtomicU64,
 }
 
 /// Counts by reason.
@@ -114,6 +116,13 @@ impl ArmCells {
     /// Connections that were carried as a whole.
     pub(crate) fn carried(&self) -> Option<&Carried> {
         self.carried.get().map(|carried| &**carried)
+    }
+
+    /// Requests, and those of them that were answered with a status of the five hundreds or not at all.
+    pub(crate) fn outcomes(&self) -> (u64, u64) {
+        let classes: u64 = self.classes.iter().map(Counter::value).sum();
+        let requests = self.duration.count().max(classes);
+        (requests, requests - classes + self.classes[4].value())
     }
 
     #[inline]

@@ -26,6 +26,11 @@ impl Histogram {
         self.sum_micros.add(lapse.micros);
     }
 
+    /// How many were recorded.
+    pub(crate) fn count(&self) -> u64 {
+        self.buckets.iter().map(Counter::value).sum()
+    }
+
     /// Adds what was recorded to a sum over workers.
     pub(crate) fn add_to(&self, total: &mut Totals) {
         for (sum, bucket) in total.buckets.iter_mut().zip(&self.buckets) {

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use proxy_core::config::{ArmName, ClusterName, ListenerName};
 use proxy_core::route::RouteLabel;
+use xds_proto::weir::fleet::v1::ArmCounts;
 
 use super::cells::{ArmCells, ClusterCells, ListenerCells, WorkerCells};
 
@@ -161,6 +162,26 @@ impl Registry {
 
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
+    }
+
+    /// The newest snapshot that every worker serves, or one after it.
+    pub(crate) fn served_generation(&self) -> u64 {
+        self.workers.iter().map(|cells| cells.generation.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+
+    /// What came of the requests of each arm since the start.
+    pub(crate) fn arm_counts(&self) -> impl Iterator<Item = ArmCounts> {
+        self.arms().into_iter().map(|(key, cells)| {
+            let outcomes = cells.iter().map(|cells| cells.outcomes());
+            let (requests, failures) = outcomes.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            ArmCounts {
+                route: key.route.to_string(),
+                arm: key.arm.to_string(),
+                cluster: key.cluster.to_string(),
+                requests,
+                failures,
+            }
+        })
     }
 
     pub(crate) fn set_generation(&self, generation: u64) {

@@ -8,11 +8,11 @@ use proxy_core::overload::Pressure;
 use tokio::task::AbortHandle;
 
 use super::Worker;
-use crate::accepted;
 use crate::connection::{ChainId, Connection, Peer};
 use crate::socket::Socket;
 use crate::source_limit::Admitted;
 use crate::telemetry::ListenerCells;
+use crate::{accepted, downstream};
 
 /// An open connection and the task that serves it.
 pub(super) struct OpenTask {
@@ -59,7 +59,14 @@ impl Worker {
             load,
             _source: source,
         };
-        let task = open.run(accepted::serve(self.clone(), connection.clone(), slot, socket));
+        // Where there is nothing to learn first, the task is as small as an idle connection can be.
+        let obvious = view.snapshot.listener(slot).and_then(|listener| accepted::obvious(listener));
+        let task = if let Some(chain) = obvious {
+            connection.chain.set(ChainId { slot, place: chain.place });
+            open.run(downstream::serve(self.clone(), connection.clone(), socket, Vec::new()))
+        } else {
+            open.run(Box::pin(accepted::serve(self.clone(), connection.clone(), slot, socket)))
+        };
         self.connections.borrow_mut().insert(number, OpenTask { connection, task });
     }
 }
@@ -119,6 +126,7 @@ mod tests {
             vitals: Arc::new(Vitals::new(1)),
             tls: Arc::default(),
             quit: Arc::default(),
+            adopted: Arc::default(),
             release_memory: None,
         };
         let (commands, _) = mpsc::unbounded_channel();

@@ -36,7 +36,7 @@ pub(super) enum ConnectError {
 
 /// It ends with the last of its clones.
 #[derive(Debug, Clone)]
-pub(super) struct Channel {
+pub(crate) struct Channel {
     requests: SendRequest<Body>,
     is_tls: bool,
     authority: String,
@@ -83,7 +83,7 @@ impl Channel {
     }
 
     /// What requests say of whom they are for.
-    pub(super) fn origin(&self) -> Uri {
+    pub(crate) fn origin(&self) -> Uri {
         let scheme = if self.is_tls { "https" } else { "http" };
         let named = Uri::builder().scheme(scheme).authority(self.authority.as_str()).path_and_query("/");
         named.build().unwrap_or_else(|_| Uri::from_static("http://control-plane/"))

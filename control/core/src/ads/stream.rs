@@ -24,18 +24,14 @@ const MAX_NAMES: usize = 100_000;
 pub struct Published {
     /// The version's number.
     pub version: u64,
-    /// For Weir.
-    pub weir: ResourceSet,
-    /// For everybody else.
-    pub standard: ResourceSet,
+    /// For each kind of node, in the order of [`Dialect::ALL`].
+    pub sets: [ResourceSet; Dialect::ALL.len()],
 }
 
 impl Published {
-    const fn for_dialect(&self, dialect: Dialect) -> &ResourceSet {
-        match dialect {
-            Dialect::Weir => &self.weir,
-            Dialect::Standard => &self.standard,
-        }
+    /// The resources for one kind of node.
+    pub const fn for_dialect(&self, dialect: Dialect) -> &ResourceSet {
+        &self.sets[dialect as usize]
     }
 }
 
@@ -63,6 +59,13 @@ pub enum Event {
         /// Its `version_info`.
         version: String,
         /// The configuration it came from.
+        config_version: u64,
+    },
+    /// A configuration says of a type what the client has taken already.
+    Current {
+        /// The type.
+        type_url: &'static str,
+        /// The configuration.
         config_version: u64,
     },
     /// A response was refused.
@@ -168,7 +171,17 @@ impl Stream {
         self.release_removed_clusters();
         let mut output = Output::default();
         self.flush(now, &mut output);
+        let config_version = self.config.version;
+        let current = Kind::ALL.into_iter().filter(|kind| self.has_taken(*kind));
         output
+            .events
+            .extend(current.map(|kind| Event::Current { type_url: kind.type_url(), config_version }));
+        output
+    }
+
+    /// Whether the client has taken what the configuration says of a type.
+    fn has_taken(&self, kind: Kind) -> bool {
+        self.subscription(kind).is_some_and(|subscription| subscription.is_current(self.all(kind)))
     }
 
     /// The time of [`Stream::deadline`] has come.

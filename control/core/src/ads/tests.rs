@@ -37,6 +37,7 @@ fn published(version: u64, arms: &[(u16, u32)]) -> Arc<Published> {
             hostname: "*".into(),
             routes: vec![Route {
                 name: "shop/0".into(),
+                object: "shop".into(),
                 path: Path::Prefix(String::new()),
                 headers: vec![],
                 arms: arms.iter().map(|(id, weight)| Arm { backend: name(id), weight: *weight }).collect(),
@@ -45,9 +46,9 @@ fn published(version: u64, arms: &[(u16, u32)]) -> Arc<Published> {
         }],
         backends: arms.iter().map(|(id, _)| (name(id), backend(id))).collect(),
     };
-    let set = lower(&ir, Dialect::Weir);
-    set.check().expect("what is lowered is what a proxy takes");
-    Arc::new(Published { version, weir: set, standard: lower(&ir, Dialect::Standard) })
+    let sets = Dialect::ALL.map(|dialect| lower(&ir, dialect));
+    sets.iter().try_for_each(|set| set.check()).expect("what is lowered is what a proxy takes");
+    Arc::new(Published { version, sets })
 }
 
 fn request(type_url: &str, names: &[&str], nonce: &str) -> DiscoveryRequest {
@@ -174,19 +175,14 @@ fn an_endpoint_request_after_a_cluster_update_is_always_answered() {
     let now = Instant::now();
     let mut stream = settled(now, &[(1, 1)]);
     // The same name in another cluster resource: Envoy warms it again and asks for the endpoints it already has.
-    let mut changed = Published { version: 2, ..Published::default() };
-    let first = published(1, &[(1, 1)]);
-    changed.weir = first.weir.clone();
-    changed.standard = {
-        let mut least = published(1, &[(1, 1)]).standard.clone();
-        let cluster = xds_proto::envoy::config::cluster::v3::Cluster {
-            name: "v1".into(),
-            alt_stat_name: "changed".into(),
-            ..Default::default()
-        };
-        least.replace(type_url::CLUSTER, "v1", type_url::pack(&cluster));
-        least
+    let mut changed = Published { version: 2, sets: published(1, &[(1, 1)]).sets.clone() };
+    let cluster = xds_proto::envoy::config::cluster::v3::Cluster {
+        name: "v1".into(),
+        alt_stat_name: "changed".into(),
+        ..Default::default()
     };
+    let standard = &mut changed.sets[Dialect::Standard as usize];
+    standard.replace(type_url::CLUSTER, "v1", type_url::pack(&cluster));
     assert_eq!(types(&stream.on_config(Arc::new(changed), now)), ["Cluster"]);
     let asked = request(type_url::CLUSTER_LOAD_ASSIGNMENT, &["v1"], "1");
     assert_eq!(types(&stream.on_request(asked, now).expect("taken")), ["ClusterLoadAssignment"]);
@@ -342,8 +338,12 @@ fn proxies_converge_and_never_see_a_route_before_its_cluster() {
             proxy.deliver_down(now);
             proxy.check(seed);
         }
-        let expected: Vec<_> =
-            config.weir.of_type(type_url::CLUSTER).keys().map(ToString::to_string).collect();
+        let expected: Vec<_> = config
+            .for_dialect(Dialect::Weir)
+            .of_type(type_url::CLUSTER)
+            .keys()
+            .map(ToString::to_string)
+            .collect();
         let held: Vec<_> = proxy.client.resources().clusters().map(|c| c.value.name.to_string()).collect();
         assert_eq!(held, expected, "seed {seed}: clusters");
         let served: Vec<_> = proxy.arms().into_iter().map(|(name, _)| name).collect();

@@ -174,7 +174,8 @@ fn route_entries(
             };
             let headers = headers(about, i, j, conditions)?;
             let rank = (rank.0, rank.1, headers.len());
-            let route = Route { name, path, headers, arms: arms.clone(), key: key.cloned() };
+            let object = prefix.to_string();
+            let route = Route { name, object, path, headers, arms: arms.clone(), key: key.cloned() };
             let entry = |hostname: &String| Entry { hostname: hostname.clone(), route: route.clone(), rank };
             entries.extend(hostnames.iter().map(entry));
         }

@@ -203,6 +203,12 @@ impl AdsClient {
         Kind::of(type_url).map_or("", |kind| &self.channels[kind as usize].version)
     }
 
+    /// The last accepted version of each type that was answered.
+    pub fn versions(&self) -> Vec<(&'static str, String)> {
+        let of = |kind: Kind| (kind.type_url(), self.channels[kind as usize].version.clone());
+        Kind::ALL.into_iter().filter(|kind| self.channels[*kind as usize].answered).map(of).collect()
+    }
+
     /// Whether the control plane ever answered for a type with something that was taken.
     pub fn is_answered(&self, type_url: &str) -> bool {
         Kind::of(type_url).is_some_and(|kind| self.channels[kind as usize].answered)

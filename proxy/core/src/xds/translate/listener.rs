@@ -41,9 +41,13 @@ pub(super) fn listener(message: listener_proto::Listener) -> Translated<Listener
         traffic_direction,
         continue_on_listener_filters_timeout,
         default_filter_chain,
+        api_listener,
         stat_prefix: _, // ignorable
     } = message;
     named(&name)?;
+    if api_listener.is_some() {
+        return Err(Fault::new("is for clients of gRPC, which listen on no address").under("api_listener"));
+    }
     let address =
         required("address", address).and_then(|a| super::address(a).map_err(Fault::new).at("address"))?;
     let mut options = match enum_value(traffic_direction).at("traffic_direction")? {

@@ -1,0 +1,89 @@
+//! What clients of gRPC understand (`xds:///name`): a listener for each name that can be called, without an address, and the
+//! routes behind it (gRFC A27, A28).
+
+use std::collections::BTreeMap;
+
+use xds_proto::envoy::config::listener::v3::{ApiListener, Listener};
+use xds_proto::envoy::config::route::v3::route_match::PathSpecifier;
+use xds_proto::envoy::config::route::v3::{Route, RouteConfiguration, RouteMatch, VirtualHost};
+use xds_proto::envoy::extensions::filters::http::router::v3::Router;
+use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter, Rds, http_filter,
+};
+use xds_proto::type_url::pack;
+
+use super::{Dialect, ads, wire_route};
+use crate::ir::{self, Ir};
+
+/// What can be called, and the routes behind each: hosts by their names, and routes by theirs, for those that are for any
+/// host.
+pub(super) fn targets(ir: &Ir) -> BTreeMap<String, Vec<&ir::Route>> {
+    let mut targets: BTreeMap<String, Vec<&ir::Route>> = BTreeMap::new();
+    for host in &ir.hosts {
+        for route in &host.routes {
+            if !host.hostname.starts_with('*') {
+                targets.entry(host.hostname.clone()).or_default().push(route);
+            } else if host.hostname == "*" {
+                targets.entry(route.object.clone()).or_default().push(route);
+            }
+        }
+    }
+    targets
+}
+
+pub(super) fn listener(name: &str) -> Listener {
+    let manager = HttpConnectionManager {
+        stat_prefix: name.to_owned(),
+        route_specifier: Some(RouteSpecifier::Rds(Rds {
+            config_source: Some(ads()),
+            route_config_name: name.to_owned(),
+        })),
+        http_filters: vec![HttpFilter {
+            name: "envoy.filters.http.router".to_owned(),
+            config_type: Some(http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
+            ..HttpFilter::default()
+        }],
+        ..HttpConnectionManager::default()
+    };
+    Listener {
+        name: name.to_owned(),
+        api_listener: Some(ApiListener { api_listener: Some(pack(&manager)) }),
+        ..Listener::default()
+    }
+}
+
+pub(super) fn routes(name: &str, routes: &[&ir::Route]) -> RouteConfiguration {
+    RouteConfiguration {
+        name: name.to_owned(),
+        virtual_hosts: vec![VirtualHost {
+            name: name.to_owned(),
+            // Whoever asked for this name calls nobody else by it.
+            domains: vec!["*".to_owned()],
+            routes: routes.iter().flat_map(|route| understood(wire_route(route, Dialect::Grpc))).collect(),
+            ..VirtualHost::default()
+        }],
+        ..RouteConfiguration::default()
+    }
+}
+
+/// A prefix by elements is two routes to a client that knows whole paths and prefixes alone.
+fn understood(route: Route) -> Vec<Route> {
+    let Some(RouteMatch { path_specifier: Some(PathSpecifier::PathSeparatedPrefix(prefix)), .. }) =
+        &route.r#match
+    else {
+        return vec![route];
+    };
+    let with = |name: String, path: PathSpecifier| {
+        let mut route = route.clone();
+        route.name = name;
+        if let Some(matching) = &mut route.r#match {
+            matching.path_specifier = Some(path);
+        }
+        route
+    };
+    vec![
+        with(route.name.clone(), PathSpecifier::Path(prefix.clone())),
+        with(format!("{}/", route.name), PathSpecifier::Prefix(format!("{prefix}/"))),
+    ]
+}
