@@ -91,6 +91,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, slot: 
             if chooses_http2 {
                 return Box::pin(http2::serve(worker, connection, socket, early)).await;
             }
+            let early = (!early.is_empty()).then(|| {
+                let mut exchange = worker.exchange();
+                exchange.from_client = early;
+                exchange
+            });
             downstream::serve(worker, connection, socket, early).await;
         }
         Err(refusal) => worker.cells.refused_connections[refusal as usize].add(1),
@@ -199,7 +204,7 @@ async fn establish(
             return Err(Refusal::NoChain);
         }
     };
-    connection.chain.set(ChainId { slot, place: chain.place });
+    connection.chain.set(ChainId::new(slot, chain.place));
     connection.deadlines.clear(Limit::Handshake);
     let serves = chain.chain.serves;
     if chain.chain.tls.is_none() {

@@ -35,8 +35,6 @@ pub(crate) struct Connection {
     /// It is between two requests: nothing is lost if it ends now.
     pub(crate) is_idle: Cell<bool>,
     pub(crate) deadlines: Deadlines,
-    /// For a connection that is told to end while requests go on.
-    pub(crate) farewell: Farewell,
 }
 
 /// What a connection has told before its first request.
@@ -51,13 +49,32 @@ struct Learnt {
     asked_for: OnceCell<String>,
     /// The place of the client that was told of, among those of its address.
     admitted: OnceCell<Admitted>,
+    /// For a connection that is told to end while requests go on.
+    farewell: Farewell,
 }
 
 /// A filter chain: its listener's slot, and its place there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChainId {
-    pub(crate) slot: usize,
-    pub(crate) place: usize,
+    slot: u32,
+    place: u32,
+}
+
+impl ChainId {
+    /// Slots and places are numbers of things in memory, far below four billions.
+    pub(crate) const fn new(slot: usize, place: usize) -> Self {
+        Self { slot: slot as u32, place: place as u32 }
+    }
+
+    /// The listener's slot.
+    pub(crate) const fn slot(self) -> usize {
+        self.slot as usize
+    }
+
+    /// The chain's place in it.
+    pub(crate) const fn place(self) -> usize {
+        self.place as usize
+    }
 }
 
 /// A word to whoever drives a connection of many streams: it shall take no more of them.
@@ -106,13 +123,17 @@ impl Connection {
             left_behind: Cell::new(None),
             is_idle: Cell::new(true),
             deadlines,
-            farewell: Farewell::default(),
         }
     }
 
     /// The client, as far as is known.
     pub(crate) fn peer(&self) -> &Peer {
         self.learnt.get().and_then(|learnt| learnt.told.get()).unwrap_or(&self.direct)
+    }
+
+    /// A word to whoever drives the connection.
+    pub(crate) fn farewell(&self) -> &Farewell {
+        &self.learn().farewell
     }
 
     fn learn(&self) -> &Learnt {

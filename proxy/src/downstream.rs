@@ -23,18 +23,18 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// How long a listener's connections linger that is gone.
 const DEFAULT_LINGER: Duration = Duration::from_secs(1);
 
-/// Serves a connection to its end. `early` was read from it already.
+/// Serves a connection to its end. `early` holds what was read from it already.
 pub(crate) async fn serve(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     mut client: Socket,
-    mut early: Vec<u8>,
+    mut early: Option<Box<Exchange>>,
 ) {
     rest(&worker, &connection, connection.opened);
     loop {
         // Nothing is held while the client is silent. In a drain too: closing an idle connection could cross a request
         // on its way, so each ends with its next response, or when it was idle for the drain time.
-        if early.is_empty() {
+        if early.is_none() {
             let readable = {
                 let mut wait = pin!(client.readable());
                 connection.deadlines.guard(wait.as_mut()).await
@@ -43,8 +43,9 @@ pub(crate) async fn serve(
                 return;
             }
         }
-        let mut exchange = worker.exchange();
-        if early.is_empty() {
+        let is_early = early.is_some();
+        let mut exchange = early.take().unwrap_or_else(|| worker.exchange());
+        if !is_early {
             exchange.from_client.reserve(HEAD_BUFFER);
             match client.read_now(&mut exchange.from_client).await {
                 Some(Ok(1..)) => {}
@@ -55,8 +56,6 @@ pub(crate) async fn serve(
                 }
                 Some(Ok(0) | Err(_)) => return worker.return_exchange(exchange),
             }
-        } else {
-            exchange.from_client = std::mem::take(&mut early);
         }
         connection.is_idle.set(false);
         connection.deadlines.clear(Limit::KeepAlive);

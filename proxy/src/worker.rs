@@ -24,7 +24,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 
-use crate::connection::{ChainId, Connection, Peer};
+use crate::connection::{Connection, Peer};
 use crate::deadline::Deadlines;
 use crate::exchange::Exchange;
 use crate::listener::{Acceptor, StdStream};
@@ -217,7 +217,7 @@ async fn obey(worker: &Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command
             },
             Command::Drain => {
                 worker.draining.set(Some(Instant::now()));
-                worker.connections.borrow().values().for_each(|open| open.connection.farewell.say());
+                worker.connections.borrow().values().for_each(|open| open.connection.farewell().say());
                 for (_, accepting) in acceptors.drain() {
                     let _ = accepting.stop().await;
                 }
@@ -298,10 +298,10 @@ impl Worker {
     fn leave_behind(&self, slot: usize) {
         let connections = self.connections.borrow();
         for OpenTask { connection, .. } in
-            connections.values().filter(|open| open.connection.chain.get().slot == slot)
+            connections.values().filter(|open| open.connection.chain.get().slot() == slot)
         {
             connection.left_behind.set(Some(self.ticked.get()));
-            connection.farewell.say();
+            connection.farewell().say();
         }
     }
 
@@ -312,7 +312,8 @@ impl Worker {
             // Those of a listener that is gone for good.
             let connections = self.connections.borrow();
             let chain_of = |open: &OpenTask| {
-                let ChainId { slot, place } = open.connection.chain.get();
+                let chain = open.connection.chain.get();
+                let (slot, place) = (chain.slot(), chain.place());
                 view.snapshot.listener(slot).and_then(|listener| listener.chain(place))
             };
             for open in connections.values() {
@@ -320,7 +321,7 @@ impl Worker {
                 if chain.is_none() && open.connection.is_idle.get() {
                     open.task.abort();
                 } else if chain.is_none_or(|chain| chain.is_departing) {
-                    open.connection.farewell.say();
+                    open.connection.farewell().say();
                 }
             }
         }
@@ -357,7 +358,8 @@ impl Worker {
 
     /// The times of what serves a connection, if it is there still.
     pub(crate) fn timeouts(&self, connection: &Connection) -> Option<Timeouts> {
-        let ChainId { slot, place } = connection.chain.get();
+        let chain = connection.chain.get();
+        let (slot, place) = (chain.slot(), chain.place());
         Some(self.view().snapshot.listener(slot)?.chain(place)?.http.timeouts)
     }
 

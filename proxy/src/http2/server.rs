@@ -186,7 +186,7 @@ impl Driver {
             self.limit_farewell();
             return true;
         }
-        if !self.leaving && self.streams.connection.farewell.is_said(cx) {
+        if !self.leaving && self.streams.connection.farewell().is_said(cx) {
             self.leave();
             return true;
         }
@@ -268,7 +268,7 @@ impl Drop for OpenStream {
         let open = self.0.open.get() - 1;
         self.0.open.set(open);
         if open == 0 {
-            self.0.connection.farewell.wake();
+            self.0.connection.farewell().wake();
         }
         if std::thread::panicking() {
             self.0.worker.cells.panics.add(1);

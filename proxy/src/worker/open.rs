@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use proxy_core::overload::Pressure;
 use tokio::task::AbortHandle;
@@ -23,13 +23,13 @@ pub(super) struct OpenTask {
 impl Worker {
     /// Serves a connection in a task of its own. A panic in it ends this connection and nothing else.
     pub(super) fn spawn_connection(self: Rc<Self>, slot: usize, socket: Socket, peer: Peer, counted: bool) {
-        let load = self.peers[self.id].load.clone();
+        let load = &self.peers[self.id].load;
         if !counted {
             load.fetch_add(1, Ordering::Relaxed);
         }
         let view = self.view();
         let first = view.snapshot.listener(slot).map(|listener| listener.chains[0].place);
-        let first = first.map(|place| ChainId { slot, place });
+        let first = first.map(|place| ChainId::new(slot, place));
         let Some((first, listener)) = first.and_then(|first| Some((first, view.chain(&self, first)?))) else {
             // Removed since it was accepted.
             load.fetch_sub(1, Ordering::Relaxed);
@@ -56,14 +56,13 @@ impl Worker {
             worker: self.clone(),
             listener: listener.cells.clone(),
             number,
-            load,
             _source: source,
         };
         // Where there is nothing to learn first, the task is as small as an idle connection can be.
         let obvious = view.snapshot.listener(slot).and_then(|listener| accepted::obvious(listener));
         let task = if let Some(chain) = obvious {
-            connection.chain.set(ChainId { slot, place: chain.place });
-            open.run(downstream::serve(self.clone(), connection.clone(), socket, Vec::new()))
+            connection.chain.set(ChainId::new(slot, chain.place));
+            open.run(downstream::serve(self.clone(), connection.clone(), socket, None))
         } else {
             open.run(Box::pin(accepted::serve(self.clone(), connection.clone(), slot, socket)))
         };
@@ -76,7 +75,6 @@ struct OpenConnection {
     worker: Rc<Worker>,
     listener: Arc<ListenerCells>,
     number: u64,
-    load: Arc<AtomicUsize>,
     _source: Admitted,
 }
 
@@ -96,7 +94,7 @@ impl Drop for OpenConnection {
         let cells = &self.worker.cells;
         cells.connections_closed.add(1);
         self.listener.connections_closed.add(1);
-        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.worker.peers[self.worker.id].load.fetch_sub(1, Ordering::Relaxed);
         self.worker.connections.borrow_mut().remove(&self.number);
         if std::thread::panicking() {
             cells.panics.add(1);
@@ -142,7 +140,6 @@ mod tests {
             worker: worker.clone(),
             listener: listener.clone(),
             number,
-            load,
             _source: worker.shared.sources.admit(&peer, None).expect("a place"),
         }
     }

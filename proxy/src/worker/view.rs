@@ -143,12 +143,12 @@ impl View {
 
     /// The chain that serves a connection, if the snapshot has it still.
     pub(crate) fn chain(&self, worker: &Worker, at: ChainId) -> Option<Rc<ChainView>> {
-        let cell = self.listeners.get(at.slot)?.get(at.place)?;
+        let cell = self.listeners.get(at.slot())?.get(at.place())?;
         if let Some(view) = cell.get() {
             return Some(view.clone());
         }
-        let listener = self.snapshot.listener(at.slot)?;
-        let source = listener.chain(at.place)?;
+        let listener = self.snapshot.listener(at.slot())?;
+        let source = listener.chain(at.place())?;
         Some(cell.get_or_init(|| Rc::new(ChainView::new(worker, &listener.name, source))).clone())
     }
 

@@ -88,7 +88,7 @@ pub(super) async fn serve(
         stream.borrow_mut().abort();
     }
     if cx.connection_shall_end() {
-        connection.farewell.say();
+        connection.farewell().say();
     }
     worker.return_exchange(exchange);
 }
