@@ -10,6 +10,7 @@ mod open;
 mod origin;
 mod pki;
 mod process;
+mod publish;
 mod replace;
 mod soak;
 mod workload;
@@ -31,6 +32,8 @@ enum Command {
     Memory(memory::Flags),
     /// W9: all routes replaced under load, from a file: what is lost, and how soon is it served?
     Replace(replace::Flags),
+    /// From a saved file to moved traffic, with Weir and Envoy under one control plane.
+    Publish(publish::Flags),
     /// Weights that change 20 times a second under load, and a control plane that dies: what is lost?
     Soak(soak::Flags),
     /// An origin that answers 1 KiB, where nginx is not installed.
@@ -50,6 +53,7 @@ fn main() -> anyhow::Result<()> {
         Command::Compare(flags) => compare::run(&flags),
         Command::Memory(flags) => memory::run(&flags),
         Command::Replace(flags) => replace::run(&flags),
+        Command::Publish(flags) => publish::run(&flags),
         Command::Open(flags) => open::run(&flags),
         Command::Soak(flags) => soak::run(&flags),
         Command::Origin(flags) => origin::run(&flags),

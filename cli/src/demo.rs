@@ -110,6 +110,7 @@ impl Demo {
             xds: loopback,
             http: loopback,
             report_interval_ms: 1_000,
+            tls: None,
             source: file.clone(),
             gateway: GatewayConfig { address: gateway.ip(), port: gateway.port(), access_log: None },
         })?;

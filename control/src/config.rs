@@ -7,6 +7,8 @@ use control_core::ir::Gateway;
 use proxy_core::config::Address;
 use serde::Deserialize;
 
+use crate::tls::TlsFiles;
+
 /// The control plane's own configuration. Unknown keys are refused.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -14,6 +16,9 @@ pub struct ControlConfig {
     /// Where proxies follow over xDS. Loopback unless told otherwise.
     #[serde(default = "default_xds")]
     pub xds: SocketAddr,
+    /// Protects the xDS port.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
     /// Where `/healthz`, `/readyz` and `/fleet` are answered. Loopback unless told otherwise.
     #[serde(default = "default_http")]
     pub http: SocketAddr,
@@ -108,6 +113,7 @@ impl ControlConfig {
         })?;
         if let Some(folder) = path.parent() {
             config.source = folder.join(&config.source);
+            config.tls = config.tls.map(|files| files.within(folder));
         }
         Ok(config)
     }

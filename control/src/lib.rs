@@ -8,12 +8,15 @@
 
 mod ads;
 mod config;
+mod csds;
 mod fleet;
 mod http;
 mod hub;
 mod process;
 mod source;
+mod tls;
 
 pub use config::{ConfigError, ControlConfig, GatewayConfig};
 pub use hub::RefusedSource;
 pub use process::{ControlPlane, StartError, Status};
+pub use tls::TlsFiles;

@@ -9,17 +9,19 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use xds_proto::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
 use xds_proto::weir::fleet::v1::fleet_service_server::FleetServiceServer;
 
 use crate::ads::Ads;
 use crate::config::ControlConfig;
+use crate::csds::ClientStatus;
 use crate::fleet::Reports;
 use crate::http;
 use crate::hub::{Hub, RefusedSource};
 use crate::source::Source;
+use crate::tls::{self, Reloaded};
 
 /// A half-open stream is noticed after this and the time-out that follows.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -41,6 +43,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// A key or certificate cannot be used.
+    #[error("tls: {0}")]
+    Tls(String),
     /// The resources make no sense. Nothing is served.
     #[error("{0}")]
     Source(#[from] RefusedSource),
@@ -87,6 +92,7 @@ impl ControlPlane {
         let hub = Arc::new(Hub::new(config.gateway.into()));
         let mut source = Source::new(config.source);
         source.load(&hub)?;
+        let protection = config.tls.map(Reloaded::new).transpose().map_err(StartError::Tls)?;
         let (xds, xds_address) = listen(&runtime, config.xds)?;
         let (http, http_address) = listen(&runtime, config.http)?;
         let interval = Duration::from_millis(config.report_interval_ms.into());
@@ -98,7 +104,7 @@ impl ControlPlane {
                 runtime.block_on(async {
                     tokio::select! {
                         _ = stopped => {}
-                        () = serve_xds(hub.clone(), xds, interval) => {}
+                        () = serve_xds(hub.clone(), xds, protection, interval) => {}
                         () = serve_http(hub.clone(), http) => {}
                         () = source.follow(hub.clone()) => {}
                     }
@@ -137,16 +143,16 @@ fn listen(runtime: &Runtime, address: SocketAddr) -> Result<(TcpListener, Socket
     Ok((listener, bound))
 }
 
-async fn serve_xds(hub: Arc<Hub>, listener: TcpListener, interval: Duration) {
-    let reports = hub.clone();
+async fn serve_xds(hub: Arc<Hub>, listener: TcpListener, protection: Option<Reloaded>, interval: Duration) {
+    let (reports, clients) = (hub.clone(), hub.clone());
     let service = AggregatedDiscoveryServiceServer::new(Ads::new(hub)).max_decoding_message_size(MAX_REQUEST);
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .tcp_nodelay(true)
         .add_service(service)
+        .add_service(ClientStatusDiscoveryServiceServer::new(ClientStatus::new(clients)))
         .add_service(FleetServiceServer::new(Reports::new(reports, interval)))
-        .serve_with_incoming(TcpListenerStream::new(listener))
+        .serve_with_incoming(tls::accept(listener, protection))
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the xDS port ended");

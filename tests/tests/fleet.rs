@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{Backend, Client, Control, Envoy, Proxy, eventually, free_port, python, resources};
+use tests::{Backend, Client, Control, Envoy, Leaf, Pki, Proxy, eventually, free_port, python, resources};
 
 /// Of so many requests, how many each arm took.
 fn shares(port: u16, count: usize) -> (usize, usize) {
@@ -193,4 +193,117 @@ fn stock_clients_of_grpc_follow_the_same_weights() {
     let node = control.node("grpc-client").expect("it is in the fleet");
     assert!(node["userAgent"].as_str().is_some_and(|agent| agent.starts_with("gRPC")), "{node}");
     eventually("it has taken all", || control.node("grpc-client").filter(|n| n["acknowledged"] == 3));
+}
+
+/// What the control plane says of a node's resources, by type and name.
+fn client_status(python: &PathBuf, control: &Control, node: &str) -> Vec<(String, String, String)> {
+    const ASK: &str = r#"
+import grpc, sys
+from envoy.service.status.v3 import csds_pb2, csds_pb2_grpc
+stub = csds_pb2_grpc.ClientStatusDiscoveryServiceStub(grpc.insecure_channel("127.0.0.1:" + sys.argv[1]))
+asked = csds_pb2.ClientStatusRequest(exclude_resource_contents=True)
+asked.node.id = sys.argv[2]
+fetched = stub.FetchClientStatus(asked, timeout=10)
+assert list(stub.StreamClientStatus(iter([asked]), timeout=10)) == [fetched]
+for config in fetched.config[0].generic_xds_configs:
+    print(config.type_url.split(".")[-1], config.name, csds_pb2.ConfigStatus.Name(config.config_status))
+"#;
+    let output =
+        Command::new(python).args(["-c", ASK, &control.xds.to_string(), node]).output().expect("Python runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let row = |line: &str| {
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        (words[0].clone(), words[1].clone(), words[2].clone())
+    };
+    text.lines().map(row).collect()
+}
+
+#[test]
+fn the_control_plane_tells_what_each_client_has_of_each_resource() {
+    let Some(python) = python() else { return };
+    let backend = Backend::named("v1");
+    let control = Control::start(&resources(&[("v1", 1, backend.address)]), "");
+    let (port, admin) = (free_port(), free_port());
+    let proxy = Proxy::start(&control.bootstrap("p", admin, "GRPC"), control.gateway, admin, &[]);
+    let synced = |kind: &str, name: &str| (kind.to_owned(), name.to_owned(), "SYNCED".to_owned());
+    let wanted = [
+        synced("Cluster", "v1"),
+        synced("ClusterLoadAssignment", "v1"),
+        synced("Listener", "weir"),
+        synced("RouteConfiguration", "weir"),
+    ];
+    eventually("all is synced", || (client_status(&python, &control, "p") == wanted).then_some(()));
+    // One that cannot open the port has refused the listener, and taken the rest.
+    let other = Proxy::start_unready(&control.bootstrap("q", port, "DELTA_GRPC"), port, port, &[]);
+    eventually("the refusal shows", || {
+        let told = client_status(&python, &control, "q");
+        let of = |kind: &str| told.iter().find(|row| row.0 == kind).map(|row| row.2.clone());
+        (of("Listener").as_deref() == Some("ERROR") && of("Cluster").as_deref() == Some("SYNCED"))
+            .then_some(())
+    });
+    drop((proxy, other));
+}
+
+#[test]
+fn the_control_planes_port_is_protected_and_its_certificates_change() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pki = Pki::new(folder.path(), "ca");
+    let (old, new) = (pki.leaf("old", &["control.test"]), pki.leaf("new", &["control.test"]));
+    let web = pki.leaf("web", &["spiffe://mesh/ns/a/sa/web"]);
+    let (chain, key) = (folder.path().join("tls.pem"), folder.path().join("tls.key"));
+    let show = |leaf: &Leaf| {
+        std::fs::copy(&leaf.key, &key).expect("copied");
+        std::fs::copy(&leaf.chain, &chain).expect("copied");
+    };
+    show(&old);
+    let backend = Backend::named("v1");
+    let tls = format!(
+        "tls: {{ certificate: {}, key: {}, clientCa: {} }}\n",
+        chain.display(),
+        key.display(),
+        pki.authority().display()
+    );
+    let mut control = Control::start(&resources(&[("v1", 1, backend.address)]), &tls);
+    let socket = tests::mesh::upstream(&format!(
+        "sni: control.test, common_tls_context: {{ tls_certificates: [ {} ], validation_context: {{ trusted_ca: {{ filename: {} }} }} }}",
+        web.yaml(),
+        pki.authority().display()
+    ));
+    let protected = |node: &str, admin: u16, port: u16| {
+        let text = control.bootstrap_listening(node, admin, "DELTA_GRPC", port);
+        text.replace(
+            "  - name: control\n",
+            &format!("  - name: control\n    {}\n", socket.trim_end_matches(',')),
+        )
+    };
+    let (port, admin) = (free_port(), free_port());
+    let weir = Proxy::start(&protected("weir", admin, port), port, admin, &[]);
+    assert_eq!(Client::connect(port).get("/", "").text(), "v1", "{}", weir.process.log());
+    let (port, admin) = (free_port(), free_port());
+    let envoy = Envoy::start(&protected("envoy", admin, port), port, admin);
+    if let Some(envoy) = &envoy {
+        eventually("Envoy follows", || {
+            (Client::connect(envoy.port).get("/", "").text() == "v1").then_some(())
+        });
+    }
+    // Nobody without a certificate, and nobody in plain text.
+    let asked = tests::mesh::openssl(control.xds, &["-alpn", "h2", "-tls1_2"]);
+    assert!(asked.contains("alert"), "{asked}");
+    let shown = |leaf: &Leaf| {
+        let text = std::fs::read_to_string(&leaf.chain).expect("PEM");
+        tests::mesh::openssl(control.xds, &[]).contains(text.lines().nth(2).expect("a line"))
+    };
+    assert!(shown(&old));
+    // A pair that does not fit changes nothing; one that does is shown from the next handshake on.
+    std::fs::copy(&new.key, &key).expect("copied");
+    eventually("the log says so", || {
+        control.process.as_ref()?.log().contains("those before them stay").then_some(())
+    });
+    assert!(shown(&old));
+    show(&new);
+    eventually("the new one is shown", || shown(&new).then_some(()));
+    drop((weir, envoy));
+    let process = control.process.take();
+    drop(process);
 }

@@ -19,6 +19,9 @@ pub const CLUSTER_LOAD_ASSIGNMENT: &str =
 /// `envoy.extensions.transport_sockets.tls.v3.Secret`, asked for over SDS.
 pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 
+/// The types that travel over a stream, what is referred to first.
+pub const ALL: [&str; 5] = [CLUSTER, CLUSTER_LOAD_ASSIGNMENT, SECRET, LISTENER, ROUTE_CONFIGURATION];
+
 /// The full message name in a type URL: what follows the last slash.
 pub fn message_name(type_url: &str) -> &str {
     type_url.rsplit('/').next().unwrap_or(type_url)

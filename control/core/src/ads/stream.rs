@@ -114,6 +114,8 @@ pub struct Stream {
     /// Clusters were sent after the client last asked for endpoints: its next request wants an answer.
     clusters_since_endpoints: bool,
     held_since: Option<Instant>,
+    /// When the first request came.
+    opened: Option<Instant>,
     /// The response of clusters for which the wait is over.
     waited_for: Option<String>,
     nonces: u64,
@@ -133,6 +135,7 @@ impl Stream {
             lingering: Default::default(),
             clusters_since_endpoints: false,
             held_since: None,
+            opened: None,
             waited_for: None,
             nonces: 0,
             unknown_types: BTreeSet::new(),
@@ -146,6 +149,7 @@ impl Stream {
     pub fn on_request(&mut self, request: impl Into<Ask>, now: Instant) -> Result<Output, StreamError> {
         let mut ask = request.into();
         let mut output = Output::default();
+        self.opened.get_or_insert(now);
         self.introduce(ask.node.as_ref(), &mut output)?;
         self.is_delta = matches!(ask.names, Names::Change { .. });
         let Some(kind) = Kind::of(&ask.type_url) else {
@@ -193,7 +197,27 @@ impl Stream {
 
     /// When to call [`Stream::on_deadline`], if nothing else happens before.
     pub fn deadline(&self) -> Option<Instant> {
-        self.held_since.map(|since| since + HOLD)
+        let held = self.held_since.map(|since| since + HOLD);
+        let kept = self.opened.filter(|_| self.has_foreign()).map(|opened| opened + HOLD);
+        [held, kept].into_iter().flatten().min()
+    }
+
+    /// Whether a client that was here before has clusters that there are no more.
+    fn has_foreign(&self) -> bool {
+        let kinds = [Kind::Clusters, Kind::Endpoints];
+        self.is_delta
+            && kinds.into_iter().any(|kind| {
+                let lingering = &self.lingering[kind as usize];
+                self.subscription(kind).is_some_and(|held| held.has_foreign(self.all(kind), lingering))
+            })
+    }
+
+    /// Whether the routes that a client has of an earlier stream may still lead to such clusters. Not for ever: it may have
+    /// no routes.
+    fn keeps_removed(&self, kind: Kind, now: Instant) -> bool {
+        matches!(kind, Kind::Clusters | Kind::Endpoints)
+            && self.opened.is_some_and(|opened| now.saturating_duration_since(opened) < HOLD)
+            && !self.has_taken(Kind::Routes)
     }
 
     fn introduce(&mut self, node: Option<&Node>, output: &mut Output) -> Result<(), StreamError> {
@@ -236,7 +260,7 @@ impl Stream {
             if kind.leads_to_clusters() && self.is_held(now) {
                 return;
             }
-            if let Some(response) = self.due(kind) {
+            if let Some(response) = self.due(kind, now) {
                 output.responses.push(response);
             }
         }
@@ -283,8 +307,9 @@ impl Stream {
         false
     }
 
-    fn due(&mut self, kind: Kind) -> Option<Response> {
+    fn due(&mut self, kind: Kind, now: Instant) -> Option<Response> {
         self.dialect?;
+        let keeps_removed = self.is_delta && self.keeps_removed(kind, now);
         let all = self.all(kind).clone();
         let none = Resources::default();
         let lingering = self.lingering.get(kind as usize).unwrap_or(&none);
@@ -293,6 +318,7 @@ impl Stream {
             nonce: self.nonces,
             identifier: &self.identifier,
             is_delta: self.is_delta,
+            keeps_removed,
         };
         let response = self.subscriptions[kind as usize].as_mut()?.due(&all, lingering, &frame)?;
         self.nonces += 1;

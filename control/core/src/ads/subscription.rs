@@ -55,6 +55,8 @@ pub(super) struct Frame<'a> {
     pub(super) nonce: u64,
     pub(super) identifier: &'a str,
     pub(super) is_delta: bool,
+    /// What the client has and should not have may still be in use: it is told later.
+    pub(super) keeps_removed: bool,
 }
 
 impl Subscription {
@@ -183,6 +185,11 @@ impl Subscription {
         self.told.iter().filter(|(_, version)| version.is_some()).map(|(name, _)| name)
     }
 
+    /// Whether the client has something of an earlier stream that there is no more.
+    pub(super) fn has_foreign(&self, all: &Resources, lingering: &Resources) -> bool {
+        self.held().any(|name| !all.contains_key(name) && !lingering.contains_key(name))
+    }
+
     /// Whether the client was told of a name, or that there is nothing of it.
     pub(super) fn has_told(&self, name: &str) -> bool {
         self.told.contains_key(name)
@@ -196,7 +203,12 @@ impl Subscription {
 
     /// Whether the last response was taken, and says what `all` says.
     pub(super) fn is_current(&self, all: &Resources) -> bool {
-        let is_taken = self.sent.is_empty() && self.answered.as_ref().is_some_and(|sent| !sent.is_refused);
+        // In delta a client may have all of it from an earlier stream, and be sent nothing.
+        let is_taken = self.sent.is_empty()
+            && match &self.answered {
+                Some(sent) => !sent.is_refused,
+                None => !self.told.is_empty(),
+            };
         is_taken && self.changes(all, &Resources::default()).is_none()
     }
 
@@ -254,8 +266,8 @@ impl Subscription {
             true => self.due_delta(all, lingering, frame),
             false => self.due_state(all, lingering, frame),
         };
-        // What lingers goes without `all` being another one.
-        self.seen = lingering.is_empty().then(|| all.clone());
+        // What lingers, or is kept, goes without `all` being another one.
+        self.seen = (lingering.is_empty() && !frame.keeps_removed).then(|| all.clone());
         response
     }
 
@@ -294,11 +306,14 @@ impl Subscription {
     }
 
     fn due_delta(&mut self, all: &Resources, lingering: &Resources, frame: &Frame<'_>) -> Option<Response> {
-        let changes = self.changes(all, lingering);
-        if changes.is_none() && !self.owes_any {
+        let Changes { changed, mut removed } = self.changes(all, lingering).unwrap_or_default();
+        if frame.keeps_removed {
+            // What it never had it may be told of at once.
+            removed.retain(|name| !self.told.get(name).is_some_and(Option::is_some));
+        }
+        if changed.is_empty() && removed.is_empty() && !self.owes_any {
             return None;
         }
-        let Changes { changed, removed } = changes.unwrap_or_default();
         let resource = |(name, resource): &(&Arc<str>, &Lowered)| Resource {
             version: resource.version.to_string(),
             resource: Some((*resource.any).clone()),

@@ -20,6 +20,8 @@ use super::*;
 use crate::ir::{Arm, Backend, BackendName, Endpoint, Gateway, Host, Ir, LoadBalancing, Path, Route};
 use crate::lower::{Dialect, lower};
 
+mod foreign;
+
 fn address(port: u16) -> Address {
     Address::Socket(([127, 0, 0, 1], port).into())
 }
