@@ -1,4 +1,4 @@
-//! Asks a proxy's admin port.
+//! Asks a proxy's admin port, or a control plane.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ use crate::BadInput;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A page of the admin port at `base`, such as `http://127.0.0.1:9901`.
-pub(crate) fn page(base: &str, path: &str) -> Result<String> {
+/// A page of the port at `base`, such as `http://127.0.0.1:9901`, which `flag` gave.
+pub(crate) fn page(flag: &str, base: &str, path: &str) -> Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        match tokio::time::timeout(PATIENCE, fetch(base, path)).await {
+        match tokio::time::timeout(PATIENCE, fetch(flag, base, path)).await {
             Ok(page) => page,
             Err(_) => bail!("{base} did not answer within {} s", PATIENCE.as_secs()),
         }
     })
 }
 
-async fn fetch(base: &str, path: &str) -> Result<String> {
-    let uri: Uri = base.parse().map_err(|_| BadInput(format!("--admin {base}: not a URL")))?;
+async fn fetch(flag: &str, base: &str, path: &str) -> Result<String> {
+    let uri: Uri = base.parse().map_err(|_| BadInput(format!("{flag} {base}: not a URL")))?;
     let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        bail!(BadInput(format!("--admin {base}: an address such as http://127.0.0.1:9901 is wanted")));
+        bail!(BadInput(format!("{flag} {base}: an address such as http://127.0.0.1:9901 is wanted")));
     };
     let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
     let stream = TcpStream::connect(address).await.with_context(|| format!("{base} cannot be reached"))?;

@@ -8,21 +8,15 @@ mod weights;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use control::{ControlConfig, ControlPlane, GatewayConfig};
-use proxy::{Bootstrap, Drain, Options, Proxy};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use control::GatewayConfig;
+use proxy::Options;
 
+use crate::local::{Interrupted, Local, Places};
 use report::Report;
 use weights::Weights;
-
-/// How long the first configuration may take to be served.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long Ctrl-C waits for open connections.
-const DRAIN: Drain = Drain { wait: Duration::ZERO, limit: Duration::from_secs(2) };
 
 /// Flags of `weir demo`.
 #[derive(Debug, Args)]
@@ -49,8 +43,7 @@ enum Format {
 
 /// Everything that runs.
 struct Demo {
-    plane: ControlPlane,
-    proxy: Proxy,
+    local: Local,
     gateway: SocketAddr,
     file: PathBuf,
     /// Removed when the demo ends.
@@ -73,27 +66,8 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             }
         }
     })?;
-    demo.stop();
+    demo.local.stop();
     Ok(())
-}
-
-/// Ctrl-C or SIGTERM, from the start of the demo on.
-struct Interrupted {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Interrupted {
-    fn new() -> Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 impl Demo {
@@ -106,30 +80,13 @@ impl Demo {
 
         let gateway = free_address()?;
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let plane = ControlPlane::start(ControlConfig {
-            xds: loopback,
-            http: loopback,
-            report_interval_ms: 1_000,
-            tls: None,
+        let places = Places {
             source: file.clone(),
             gateway: GatewayConfig { address: gateway.ip(), port: gateway.port(), access_log: None },
-        })?;
-        let bootstrap = Bootstrap::from_yaml(&bootstrap(plane.xds))?;
-        let proxy = Proxy::start(bootstrap, Options::default())?;
-        let demo = Self { plane, proxy, gateway, file, _folder: folder };
-        demo.wait_until_served()?;
-        Ok(demo)
-    }
-
-    fn wait_until_served(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.proxy.listener_address("weir").is_none() {
-            if Instant::now() > deadline {
-                bail!("the proxy took no configuration within {} s", PATIENCE.as_secs());
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
+            xds: loopback,
+            http: loopback,
+        };
+        Ok(Self { local: Local::start(places, Options::default())?, gateway, file, _folder: folder })
     }
 
     /// The report, then every edit of the file.
@@ -158,7 +115,7 @@ impl Demo {
     }
 
     fn explain(&self, canary: &str, format: Format) {
-        let (gateway, http) = (self.gateway, self.plane.http);
+        let (gateway, http) = (self.gateway, self.local.plane.http);
         let lines = format!(
             "\nThe weights are in\n  {}\nEdit and save: the traffic follows, and this terminal says so. Or look:\n  \
              curl http://{gateway}/\n  curl -H 'x-canary: {canary}' http://{gateway}/\n  curl http://{http}/fleet\n\
@@ -171,11 +128,6 @@ impl Demo {
             Format::Json => eprintln!("{lines}"),
         }
     }
-
-    fn stop(self) {
-        self.proxy.drain(DRAIN);
-        drop(self.plane);
-    }
 }
 
 /// A port that is free now.
@@ -183,34 +135,4 @@ fn free_address() -> Result<SocketAddr> {
     let preferred = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080));
     let listener = preferred.or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
     Ok(listener.local_addr()?)
-}
-
-/// What an Envoy would be given to follow the same control plane.
-fn bootstrap(xds: SocketAddr) -> String {
-    format!(
-        "node: {{ id: demo, cluster: demo }}
-dynamic_resources:
-  ads_config:
-    api_type: GRPC
-    transport_api_version: V3
-    grpc_services: [{{ envoy_grpc: {{ cluster_name: control }} }}]
-  lds_config: {{ resource_api_version: V3, ads: {{}} }}
-  cds_config: {{ resource_api_version: V3, ads: {{}} }}
-static_resources:
-  clusters:
-  - name: control
-    type: STATIC
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {{ http2_protocol_options: {{}} }}
-    load_assignment:
-      cluster_name: control
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}
-",
-        xds.ip(),
-        xds.port()
-    )
 }

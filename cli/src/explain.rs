@@ -44,7 +44,7 @@ pub(crate) struct Flags {
 pub(crate) fn run(flags: &Flags) -> Result<()> {
     let query = query(flags)?;
     let answer = match &flags.config_path {
-        None => admin::page(&flags.admin, &format!("/explain?{query}"))?,
+        None => admin::page("--admin", &flags.admin, &format!("/explain?{query}"))?,
         Some(path) => {
             let bad = |reason: String| BadInput(reason);
             let bootstrap = Bootstrap::from_file(path).map_err(|error| bad(error.to_string()))?;

@@ -3,12 +3,15 @@
 mod admin;
 mod demo;
 mod explain;
+mod local;
+mod run;
+mod status;
 mod validate;
 
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -26,10 +29,21 @@ struct Cli {
 enum Command {
     /// Start backends, a control plane and a proxy on this machine, and watch a split at work.
     Demo(demo::Flags),
+    /// Serve a file of resources: an `HTTPRoute` becomes a gateway at port 8080, and saving the file moves its traffic.
+    Run(run::Flags),
+    /// Show what each proxy is to have, has taken and serves, and what it refused.
+    Status(status::Flags),
     /// Say where a request would go, and why: the virtual host, each route that is tried, the arm, the endpoints.
     Explain(explain::Flags),
     /// Say whether a proxy can use a file, and what in it is hardly meant.
     Validate(validate::Flags),
+    /// Write what a shell needs to complete commands.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual, in the form that `man` reads.
+    Man,
 }
 
 /// How an answer is printed.
@@ -59,6 +73,24 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+fn completion(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "weir", &mut script);
+    print(&String::from_utf8_lossy(&script))
+}
+
+/// The page of the tool, and those of its commands behind it.
+fn manual() -> anyhow::Result<()> {
+    let mut command = Cli::command();
+    command.build();
+    let mut pages = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut pages)?;
+    for of in command.get_subcommands().filter(|of| of.get_name() != "help") {
+        clap_mangen::Man::new(of.clone()).render(&mut pages)?;
+    }
+    print(&String::from_utf8_lossy(&pages))
+}
+
 fn main() -> ExitCode {
     // Quiet unless asked: the tool speaks for itself.
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
@@ -66,7 +98,11 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(flags) => demo::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Explain(flags) => explain::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Run(flags) => run::run(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Status(flags) => status::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Validate(flags) => validate::run(&flags),
+        Command::Completion { shell } => completion(shell).map(|()| ExitCode::SUCCESS),
+        Command::Man => manual().map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,
