@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
 use crate::process::{self, Launch, OTHER_CORE, PROXY_CORE};
@@ -117,7 +117,11 @@ impl Client {
     fn wait_for(&mut self, arm: &str, path: &str, failed: &mut u32) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            let (status, body) = self.get(path)?;
+            let Ok((status, body)) = self.get(path) else {
+                // A connection has its number of requests.
+                *self = Self::connect()?;
+                continue;
+            };
             if status != 200 {
                 *failed += 1;
             } else if body == arm {
@@ -134,7 +138,7 @@ impl Client {
         let mut line = String::new();
         loop {
             line.clear();
-            self.0.read_line(&mut line)?;
+            ensure!(self.0.read_line(&mut line)? > 0, "the connection is over");
             let text = line.trim_end().to_ascii_lowercase();
             if let Some(rest) = text.strip_prefix("http/1.1 ") {
                 status = rest.get(..3).context("no status")?.parse()?;

@@ -60,7 +60,12 @@ impl Hub {
         }
         let ir = ir::build(objects, self.gateway.clone()).map_err(|e| refused(e.to_string()))?;
         let sets = Dialect::ALL.map(|dialect| lower(&ir, dialect));
-        sets.iter().try_for_each(|set| set.check()).map_err(|e| refused(e.to_string()))?;
+        // What says the same in another dialect needs no second look.
+        let mut checked: Vec<&ResourceSet> = Vec::new();
+        for set in &sets {
+            set.check_beside(&checked).map_err(|error| refused(error.to_string()))?;
+            checked.push(set);
+        }
         self.refusals(|r| r.current = None);
         let appended = self.history(|history| history.append(ir, author, reason, SystemTime::now()));
         if let Some(version) = &appended {

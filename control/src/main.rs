@@ -9,6 +9,9 @@ use control::{ControlConfig, ControlPlane, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The Weir control plane: serves the resources of a file or folder to proxies over xDS.
 #[derive(Debug, Parser)]
 #[command(name = "weir-control", version)]

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use control_core::model::{Objects, read};
-use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
+use control_core::model::{Memory, Objects, read};
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::hub::{Hub, RefusedSource};
 
-/// Quiet after the last event before the source is read.
+/// Quiet after the last event before the source is read, as others may follow.
 const SETTLE: Duration = Duration::from_millis(3);
 /// As long as somebody writes and says nothing more, wait this long for the end.
 const WRITING: Duration = Duration::from_millis(250);
@@ -28,6 +28,7 @@ pub(crate) struct Source {
     path: PathBuf,
     /// What was last read, taken or refused; `None` where it could not be read.
     last: Option<Content>,
+    memory: Memory,
 }
 
 /// The bytes of a source at one time.
@@ -35,14 +36,14 @@ pub(crate) struct Source {
 struct Content(Vec<(PathBuf, String)>);
 
 impl Source {
-    pub(crate) const fn new(path: PathBuf) -> Self {
-        Self { path, last: None }
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, last: None, memory: Memory::default() }
     }
 
     /// Reads the source and takes it as the first version.
     pub(crate) fn load(&mut self, hub: &Hub) -> Result<(), RefusedSource> {
         let content = self.content()?;
-        take(hub, &content, &self.path)?;
+        take(hub, &content, &self.path, &mut self.memory)?;
         self.last = Some(content);
         Ok(())
     }
@@ -58,7 +59,7 @@ impl Source {
                 tracing::warn!("the source was refused, the last version stays: {refused}");
                 hub.refuse(&refused);
             }
-            settle(&mut incoming).await;
+            settle(&mut incoming, &self.path).await;
         }
     }
 
@@ -66,7 +67,7 @@ impl Source {
         match self.content() {
             Ok(content) if self.last.as_ref() == Some(&content) => Ok(()),
             Ok(content) => {
-                let taken = take(hub, &content, &self.path);
+                let taken = take(hub, &content, &self.path, &mut self.memory);
                 self.last = Some(content);
                 taken
             }
@@ -96,11 +97,12 @@ impl Source {
     }
 }
 
-fn take(hub: &Hub, content: &Content, path: &Path) -> Result<(), RefusedSource> {
+fn take(hub: &Hub, content: &Content, path: &Path, memory: &mut Memory) -> Result<(), RefusedSource> {
+    memory.begin();
     let mut objects = Objects::default();
     for (file, text) in &content.0 {
         let name: Arc<str> = file.display().to_string().into();
-        read(&name, text, &mut objects).map_err(|error| RefusedSource(error.to_string()))?;
+        read(&name, text, memory, &mut objects).map_err(|error| RefusedSource(error.to_string()))?;
     }
     let reason = format!("{} changed", path.display());
     if let Some(version) = hub.take(&objects, "file", &reason)? {
@@ -134,16 +136,19 @@ fn read_file(path: &Path) -> io::Result<String> {
 
 /// Waits for a change, or a rescan, and then until no file is being written; for a second at most, as somebody may never
 /// stop.
-async fn settle(events: &mut mpsc::UnboundedReceiver<Change>) {
+async fn settle(events: &mut mpsc::UnboundedReceiver<Change>, source: &Path) {
     let Ok(Some(first)) = timeout_at(Instant::now() + RESCAN, events.recv()).await else { return };
     let limit = Instant::now() + RESCAN;
     let mut open = BTreeSet::new();
     let mut change = first;
     loop {
         match change {
-            Change::Writing(path) => open.insert(path),
-            Change::Done(path) => open.remove(&path),
-        };
+            Change::Writing(path) => drop(open.insert(path)),
+            Change::Done(path) => drop(open.remove(&path)),
+            // All there is came at once.
+            Change::Moved(path) if path == source && open.is_empty() => return,
+            Change::Moved(path) => drop(open.remove(&path)),
+        }
         let quiet = if open.is_empty() { SETTLE } else { WRITING };
         match timeout_at(limit.min(Instant::now() + quiet), events.recv()).await {
             Ok(Some(next)) => change = next,
@@ -157,8 +162,10 @@ async fn settle(events: &mut mpsc::UnboundedReceiver<Change>) {
 enum Change {
     /// It is new, or its content changes: the writer has it open, or will put something in its place.
     Writing(PathBuf),
-    /// It is whole: closed, renamed, linked.
+    /// It is whole: closed, linked.
     Done(PathBuf),
+    /// Another file was put in its place, whole.
+    Moved(PathBuf),
 }
 
 impl Change {
@@ -170,6 +177,7 @@ impl Change {
             EventKind::Modify(ModifyKind::Data(_))
             | EventKind::Create(CreateKind::File)
             | EventKind::Remove(_) => Some(Self::Writing(path)),
+            EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => Some(Self::Moved(path)),
             EventKind::Access(_) => None,
             _ => Some(Self::Done(path)),
         }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tests::mesh::{Mesh, curl, mutual, shown, upstream};
-use tests::{Backend, Client, Leaf, Pki, eventually, free_port};
+use tests::{Backend, Client, Leaf, Pki, Proxy, eventually, free_port};
 
 const UPGRADES: &str = "upgrade_configs: [ { upgrade_type: websocket } ],";
 const HTTP2: &str = "typed_extension_protocol_options: { envoy.extensions.upstreams.http.v3.HttpProtocolOptions: { '@type': \
@@ -37,7 +37,7 @@ impl Drop for Peer {
 
 /// Serves a page that opens a WebSocket to where it came from, an echo behind that, and keeps what the page tells at the
 /// end.
-fn site() -> (u16, Arc<Mutex<Vec<String>>>) {
+fn site() -> (Proxy, Arc<Mutex<Vec<String>>>) {
     const PAGE: &str = r#"<!doctype html><title>shop</title><img src="/dot.svg"><script>
 const socket = new WebSocket("wss://" + location.host + "/chat");
 const said = [performance.getEntriesByType("navigation")[0].nextHopProtocol];
@@ -100,9 +100,7 @@ socket.onmessage = (event) => {
         "{ match: { path: /chat }, route: { cluster: chat } }, { match: { prefix: / }, route: { cluster: pages } }",
     )
     .start();
-    let port = front.port;
-    std::mem::forget((front, pages));
-    (port, told)
+    (front, told)
 }
 
 #[test]
@@ -128,7 +126,7 @@ fn chromium_loads_a_page_over_http_2_and_opens_a_websocket() {
         );
         let proxy = Mesh::default()
             .chain("in", "", &tls, &rest)
-            .cluster("c", ([127, 0, 0, 1], site).into(), "")
+            .cluster("c", ([127, 0, 0, 1], site.port).into(), "")
             .start();
         let browser = Command::new("timeout")
             .args([

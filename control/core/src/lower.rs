@@ -133,12 +133,29 @@ impl ResourceSet {
     /// # Errors
     /// The first resource that a proxy would refuse: a bug of the lowering, or a value that validation let through.
     pub fn check(&self) -> Result<(), Rejection> {
-        let all = |type_url| self.of_type(type_url).values().map(|resource| &*resource.any);
+        self.check_beside(&[])
+    }
+
+    /// The same, but for what these sets hold as well, which were checked before.
+    ///
+    /// # Errors
+    /// As [`ResourceSet::check`].
+    pub fn check_beside(&self, checked: &[&Self]) -> Result<(), Rejection> {
+        let is_new = |type_url, name: &str, resource: &Lowered| {
+            !checked.iter().any(|set| set.of_type(type_url).get(name) == Some(resource))
+        };
+        let all = |type_url| {
+            let resources = self.of_type(type_url).iter();
+            let fresh = resources.filter(move |(name, resource)| is_new(type_url, name, resource));
+            fresh.map(|(_, resource)| &*resource.any)
+        };
         all(type_url::CLUSTER).try_for_each(|any| translate::cluster(any).map(drop))?;
         all(type_url::CLUSTER_LOAD_ASSIGNMENT)
             .try_for_each(|any| translate::load_assignment(any).map(drop))?;
         let listeners = self.of_type(type_url::LISTENER).iter();
-        let listeners = listeners.filter(|(name, _)| !self.named.contains(*name));
+        let listeners = listeners.filter(|(name, resource)| {
+            !self.named.contains(*name) && is_new(type_url::LISTENER, name, resource)
+        });
         listeners
             .map(|(_, resource)| &*resource.any)
             .try_for_each(|any| translate::listener(any).map(drop))?;

@@ -6,7 +6,7 @@
 mod document;
 mod resource;
 
-pub use document::{DocumentError, Objects, Origin, Problem, Sourced, problem, read};
+pub use document::{DocumentError, Memory, Objects, Origin, Problem, Sourced, problem, read};
 pub use resource::{
     Backend, BackendEndpoint, BackendRef, BackendSpec, HeaderMatch, HeaderMatchType, HttpRoute,
     HttpRouteMatch, HttpRouteRule, HttpRouteSpec, LoadBalancing, Metadata, ParentRef, PathMatch,

@@ -1,5 +1,6 @@
 //! From YAML text to resources, document by document.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -77,19 +78,49 @@ struct Header {
     kind: String,
 }
 
+/// Documents that were read before, by their text: reading one takes ten times as long as everything that follows.
+#[derive(Debug, Default)]
+pub struct Memory {
+    before: HashMap<String, Resource>,
+    now: HashMap<String, Resource>,
+}
+
+impl Memory {
+    /// A source is read anew: what is not met from here to the next time is forgotten.
+    pub fn begin(&mut self) {
+        self.before = std::mem::take(&mut self.now);
+    }
+}
+
+/// What a document says.
+#[derive(Debug, Clone)]
+enum Resource {
+    Route(HttpRoute),
+    Backend(Backend),
+    Policy(TrafficPolicy),
+}
+
 /// Reads every document of `text` into `objects`.
 ///
 /// # Errors
 /// The first document that is not a resource of a known kind.
-pub fn read(file: &Arc<str>, text: &str, objects: &mut Objects) -> Result<(), DocumentError> {
+pub fn read(
+    file: &Arc<str>,
+    text: &str,
+    memory: &mut Memory,
+    objects: &mut Objects,
+) -> Result<(), DocumentError> {
     for (line, document) in documents(text) {
-        let reader = Reader { file, line, document };
-        let Header { api_version, kind } = reader.parse()?;
-        match (api_version.as_str(), kind.as_str()) {
-            (GATEWAY_API, "HTTPRoute") => objects.routes.push(reader.resource()?),
-            (WEIR, "Backend") => objects.backends.push(reader.resource()?),
-            (WEIR, "TrafficPolicy") => objects.policies.push(reader.resource()?),
-            _ => return Err(reader.unknown_kind(&api_version, &kind)),
+        let resource = match memory.now.get(document).or_else(|| memory.before.get(document)) {
+            Some(known) => known.clone(),
+            None => Reader { file, line, document }.resource()?,
+        };
+        memory.now.entry(document.to_owned()).or_insert_with(|| resource.clone());
+        let origin = Origin { file: file.clone(), line };
+        match resource {
+            Resource::Route(value) => objects.routes.push(Sourced { origin, value }),
+            Resource::Backend(value) => objects.backends.push(Sourced { origin, value }),
+            Resource::Policy(value) => objects.policies.push(Sourced { origin, value }),
         }
     }
     Ok(())
@@ -130,9 +161,14 @@ impl Reader<'_> {
         serde_saphyr::from_str_with_options(self.document, options).map_err(|error| self.error(&error))
     }
 
-    fn resource<T: DeserializeOwned>(&self) -> Result<Sourced<T>, DocumentError> {
-        let origin = Origin { file: self.file.clone(), line: self.line };
-        Ok(Sourced { origin, value: self.parse()? })
+    fn resource(&self) -> Result<Resource, DocumentError> {
+        let Header { api_version, kind } = self.parse()?;
+        Ok(match (api_version.as_str(), kind.as_str()) {
+            (GATEWAY_API, "HTTPRoute") => Resource::Route(self.parse()?),
+            (WEIR, "Backend") => Resource::Backend(self.parse()?),
+            (WEIR, "TrafficPolicy") => Resource::Policy(self.parse()?),
+            _ => return Err(self.unknown_kind(&api_version, &kind)),
+        })
     }
 
     fn error(&self, error: &serde_saphyr::Error) -> DocumentError {
@@ -194,7 +230,7 @@ mod tests {
 
     fn objects(text: &str) -> Result<Objects, String> {
         let mut objects = Objects::default();
-        read(&"shop.yaml".into(), text, &mut objects).map_err(|e| e.to_string())?;
+        read(&"shop.yaml".into(), text, &mut Memory::default(), &mut objects).map_err(|e| e.to_string())?;
         Ok(objects)
     }
 
@@ -225,6 +261,22 @@ spec: { endpoints: [{ address: 127.0.0.1:80, labels: { version: v1 } }] }
         assert_eq!(objects.routes[0].value.spec.rules[0].backend_refs[1].weight, 10);
         assert_eq!(objects.routes[0].value.metadata.namespace, "default");
         assert_eq!(objects.backends[0].origin.to_string(), "shop.yaml:16");
+    }
+
+    #[test]
+    fn what_was_read_before_has_its_new_place() {
+        let mut memory = Memory::default();
+        let mut lines = Vec::new();
+        for text in
+            [BACKEND.to_owned(), format!("{ROUTE}---\n{BACKEND}"), BACKEND.replace("name: v1", "name: v2")]
+        {
+            memory.begin();
+            let mut objects = Objects::default();
+            read(&"shop.yaml".into(), &text, &mut memory, &mut objects).expect("valid");
+            let backend = &objects.backends[0];
+            lines.push((backend.value.metadata.name.clone(), backend.origin.line, memory.now.len()));
+        }
+        assert_eq!(lines, [("v1".into(), 1, 1), ("v1".into(), 14, 2), ("v2".into(), 1, 1)]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 use super::*;
-use crate::model::read;
+use crate::model::{Memory, read};
 
 fn ir(text: &str) -> Result<Ir, String> {
     let mut objects = Objects::default();
-    read(&"f.yaml".into(), text, &mut objects).map_err(|e| e.to_string())?;
+    read(&"f.yaml".into(), text, &mut Memory::default(), &mut objects).map_err(|e| e.to_string())?;
     let gateway = Gateway { address: Address::Socket(([127, 0, 0, 1], 80).into()), access_log: None };
     build(&objects, gateway).map_err(|e| e.to_string())
 }
