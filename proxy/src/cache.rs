@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
@@ -73,20 +74,31 @@ pub(crate) fn read(path: &Path, node: &str) -> Result<Option<Cached>, CacheError
     Ok(Some(Cached { responses, written }))
 }
 
-/// Replaces a file as a whole: whoever reads it sees the old one or the new one.
-fn write(path: &Path, node: &str, responses: &[DeltaDiscoveryResponse]) -> io::Result<()> {
+/// Replaces a file as a whole: whoever reads it sees the old one or the new one. Nothing is written where it would say what it
+/// said `last`, or nothing. Returns the checksum.
+fn write(
+    path: &Path,
+    node: &str,
+    responses: &[DeltaDiscoveryResponse],
+    last: Option<u64>,
+) -> io::Result<u64> {
     let body: Vec<u8> =
         responses.iter().flat_map(|response| response.encode_length_delimited_to_vec()).collect();
+    let sum = xxh3_64(&body);
+    if last == Some(sum) || responses.is_empty() {
+        return Ok(sum);
+    }
     let mut next = path.as_os_str().to_owned();
     next.push(".next");
     let next = PathBuf::from(next);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
     // One that was there already may be open to others.
     file.set_permissions(Permissions::from_mode(0o600))?;
-    writeln!(file, "{FORM} {:016x} {node}", xxh3_64(&body))?;
+    writeln!(file, "{FORM} {sum:016x} {node}")?;
     file.write_all(&body)?;
     file.sync_all()?;
-    std::fs::rename(&next, path)
+    std::fs::rename(&next, path)?;
+    Ok(sum)
 }
 
 /// Writes what was accepted whenever it has changed, for as long as the process lives.
@@ -94,26 +106,26 @@ pub(crate) async fn keep(controller: SharedController, path: PathBuf) {
     let changed = controller.borrow().changed();
     let mut last = None;
     loop {
-        changed.notified().await;
-        tokio::time::sleep(PAUSE).await;
-        let (node, responses) = {
-            let controller = controller.borrow();
-            // What came from the file says nothing new.
-            if controller.is_stale() {
-                continue;
+        // Armed before the state is looked at: what changes while it is written is written next.
+        let mut next = pin!(changed.notified());
+        next.as_mut().enable();
+        // What came from the file says nothing new.
+        let is_stale = controller.borrow().is_stale();
+        if !is_stale {
+            let (node, responses) = {
+                let controller = controller.borrow();
+                (controller.node.id.clone(), controller.client.accepted())
+            };
+            let to = path.clone();
+            let written = tokio::task::spawn_blocking(move || write(&to, &node, &responses, last)).await;
+            match written.map_err(io::Error::other).and_then(|written| written) {
+                Ok(sum) => last = Some(sum),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "the configuration cannot be kept");
+                }
             }
-            (controller.node.id.clone(), controller.client.accepted())
-        };
-        let versions: Vec<_> =
-            responses.iter().map(|response| response.system_version_info.clone()).collect();
-        if last.as_ref() == Some(&versions) {
-            continue;
         }
-        let to = path.clone();
-        let written = tokio::task::spawn_blocking(move || write(&to, &node, &responses)).await;
-        match written.map_err(io::Error::other).and_then(|written| written) {
-            Ok(()) => last = Some(versions),
-            Err(error) => tracing::warn!(path = %path.display(), %error, "the configuration cannot be kept"),
-        }
+        next.await;
+        tokio::time::sleep(PAUSE).await;
     }
 }

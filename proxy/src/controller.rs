@@ -1,6 +1,8 @@
 //! The proxy's own control: takes configuration, opens what it needs, publishes it. Runs beside the workers, never on
 //! one.
 
+mod protection;
+
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
@@ -9,11 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use proxy_core::access::AccessLogConfig;
-use proxy_core::config::{
-    Address, Cluster, ClusterName, DnsTargets, Listener, ListenerName, LoadAssignment, Secret, UpstreamTls,
-};
+use proxy_core::config::{Address, ClusterName, DnsTargets, Listener, ListenerName, LoadAssignment};
 use proxy_core::snapshot::{CompileError, Departing, Snapshot};
-use proxy_core::xds::{AdsClient, Conclusion, Held, Rejection, Request, Review, Subscriptions, Update};
+use proxy_core::xds::{AdsClient, Conclusion, Rejection, Request, Review, Subscriptions, Update};
 use tokio::sync::Notify;
 use xds_proto::envoy::config::core::v3::Node;
 use xds_proto::envoy::service::discovery::v3::DiscoveryResponse;
@@ -23,14 +23,13 @@ use crate::StartError;
 use crate::bootstrap::Bootstrap;
 use crate::cache;
 use crate::files::Source;
-use crate::fleet::Origins;
+use crate::fleet::{Counted, Origins};
 use crate::ledger::Ledger;
 use crate::listener::Sockets;
 use crate::publish::Publisher;
 use crate::telemetry::Registry;
 use crate::telemetry::access_log::LogFiles;
-use crate::tls::{self, ClientContext, Contexts, InUse, ServerContext};
-use crate::upstream::contexts_of;
+use crate::tls::{ClientContext, Contexts, ServerContext};
 use crate::worker::{Command, Handle, Shared};
 
 /// The pause before the second refusal in a row; it doubles with each further one.
@@ -56,6 +55,8 @@ pub(crate) struct Controller {
     departing: HashMap<Departing, Instant>,
     /// What each snapshot was made of.
     pub(crate) origins: Origins,
+    /// What the control plane was told of each arm.
+    pub(crate) counted: Counted,
     /// Told when a worker serves another snapshot.
     pub(crate) adopted: Arc<Notify>,
     /// What became of each resource.
@@ -115,6 +116,7 @@ impl Controller {
             subscriptions,
             departing: HashMap::new(),
             origins: Origins::default(),
+            counted: Counted::default(),
             adopted: shared.adopted.clone(),
             ledger: Ledger::default(),
             said: std::collections::BTreeSet::new(),
@@ -287,7 +289,7 @@ impl Controller {
         let snapshot = match self.compile(review.config()) {
             Ok(snapshot) => Some(snapshot),
             Err(error) => {
-                review.refuse(error.to_string());
+                review.refuse_whole(self.client.resources(), error.to_string());
                 None
             }
         };
@@ -379,131 +381,6 @@ impl Controller {
             }
         }
         None
-    }
-
-    /// Makes what a listener's handshakes need.
-    fn protect(&self, listener: &Listener) -> Result<(), String> {
-        let chains = listener.chains.iter().enumerate();
-        for (number, chain) in chains {
-            // What names secrets of the control plane is looked at once they are there.
-            if let Some(tls) = chain.tls.as_ref().filter(|tls| !tls.common.names_streamed_secrets())
-                && let Err(error) = self.tls.server(tls).check()
-            {
-                return Err(format!("filter_chains[{number}].transport_socket: {error}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Secrets that cannot be used stay as they were: a key that is not its chain's, a certificate that has ended.
-    fn check_secrets(&self, review: &mut Review) {
-        let current: HashMap<_, _> = self.client.resources().secrets().collect();
-        let is_new = |name: &str, held: &Held<Secret>| {
-            current.get(name).is_none_or(|known| !Arc::ptr_eq(&known.value, &held.value))
-        };
-        let refused: Vec<_> = review
-            .resources()
-            .secrets()
-            .filter(|(name, held)| is_new(name, held))
-            .filter_map(|(name, held)| {
-                Some((name.to_owned(), tls::check_secret(&held.value).err()?.to_string()))
-            })
-            .collect();
-        for (name, reason) in refused {
-            review.refuse_secret(self.client.resources(), &name, reason);
-        }
-    }
-
-    /// What is protected by secrets of the control plane, now that they are in their places. What cannot be used refuses
-    /// whatever brought it.
-    fn protect_with_secrets(&self, review: &mut Review) {
-        let current = self.client.resources().config();
-        let known: HashSet<_> =
-            current.listeners.iter().map(|served| Arc::as_ptr(&served.listener)).collect();
-        let is_new = |listener: &Arc<Listener>| !known.contains(&Arc::as_ptr(listener));
-        let listeners = review.config().listeners.iter().map(|served| &served.listener);
-        let unprotected = listeners
-            .filter(|listener| is_new(listener))
-            .find_map(|listener| Some((listener.name.to_string(), self.protect(listener).err()?)));
-        if let Some((name, reason)) = unprotected {
-            return review.refuse(format!("listener {name:?}: {reason}"));
-        }
-        let known: HashSet<_> =
-            current.clusters.values().map(|served| Arc::as_ptr(&served.cluster)).collect();
-        let clusters = review.config().clusters.values().map(|served| &served.cluster);
-        let unusable = clusters
-            .filter(|cluster| !known.contains(&Arc::as_ptr(cluster)))
-            .find_map(|cluster| Some((cluster.name.to_string(), self.unusable(cluster)?)));
-        if let Some((name, reason)) = unusable {
-            review.refuse(format!("cluster {name:?}: {reason}"));
-        }
-    }
-
-    /// Clusters whose keys or certificates cannot be used stay as they were.
-    fn protect_clusters(&self, review: &mut Review) {
-        let current = self.client.resources();
-        let refused: Vec<_> = review
-            .resources()
-            .clusters()
-            .filter(|held| !current.clusters().any(|known| Arc::ptr_eq(&known.value, &held.value)))
-            .filter_map(|held| Some((held.value.name.to_string(), self.unusable(&held.value)?)))
-            .collect();
-        for (name, reason) in refused {
-            review.refuse_cluster(self.client.resources(), &name, reason);
-        }
-    }
-
-    /// What of a cluster's transport sockets cannot be used.
-    fn unusable(&self, cluster: &Cluster) -> Option<String> {
-        let waits = |tls: &Arc<UpstreamTls>| tls.common.names_streamed_secrets();
-        if cluster.transports().any(|transport| transport.tls.as_ref().is_some_and(waits)) {
-            return None;
-        }
-        contexts_of(&self.tls, cluster)
-            .into_iter()
-            .find_map(|(at, context)| Some(format!("{at}: {}", context.check().err()?)))
-    }
-
-    /// Keeps what the handshakes of a snapshot need, until the next one.
-    fn keep_contexts(&mut self, snapshot: &Snapshot) {
-        let chains = snapshot.listeners().flat_map(|(_, listener)| &listener.chains);
-        let servers = chains.filter_map(|chain| Some(self.tls.server(chain.chain.tls.as_ref()?))).collect();
-        let clients = snapshot
-            .clusters()
-            .flat_map(|(_, table)| contexts_of(&self.tls, &table.cluster))
-            .map(|(_, context)| context)
-            .collect();
-        self.contexts = (servers, clients);
-        self.tell_certificates();
-    }
-
-    fn tell_certificates(&self) {
-        let shown = self.tls.in_use().into_iter();
-        self.registry.set_certificates(shown.map(|shown| (shown.origin, shown.identity.not_after)).collect());
-    }
-
-    /// Takes new keys and certificates from files that have changed.
-    pub(crate) fn refresh_tls(&self) {
-        let mut has_changed = false;
-        self.tls.refresh(|outcome| match outcome {
-            Ok(()) => {
-                has_changed = true;
-                tracing::info!("certificates were read again");
-                self.registry.tls_reloads.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "certificates cannot be used; those before them stay");
-                self.registry.tls_reload_failures.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        if has_changed {
-            self.tell_certificates();
-        }
-    }
-
-    /// The certificates that are shown.
-    pub(crate) fn certificates(&self) -> Vec<InUse> {
-        self.tls.in_use()
     }
 
     fn publish(&mut self, snapshot: Snapshot) {

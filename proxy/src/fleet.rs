@@ -10,7 +10,7 @@ use tonic::Code;
 use xds_proto::weir::fleet::v1::fleet_service_client::FleetServiceClient;
 use xds_proto::weir::fleet::v1::{ArmCounts, ReportRequest, ReportResponse, ServedType};
 
-use crate::controller::SharedController;
+use crate::controller::{Controller, SharedController};
 use crate::xds::Channel;
 
 /// The shortest interval that a control plane can set.
@@ -51,11 +51,26 @@ impl Origins {
     }
 }
 
+/// What was counted for each arm when it was told last, on whichever stream.
+#[derive(Debug, Default)]
+pub(crate) struct Counted(HashMap<[String; 3], ArmCounts>);
+
+impl Counted {
+    /// What came since then; nothing of an arm of which nothing came.
+    fn since(&mut self, now: ArmCounts) -> Option<ArmCounts> {
+        let key = [now.route.clone(), now.arm.clone(), now.cluster.clone()];
+        let before = self.0.insert(key, now.clone()).unwrap_or_default();
+        let requests = now.requests.saturating_sub(before.requests);
+        let failures = now.failures.saturating_sub(before.failures);
+        (requests > 0 || failures > 0).then_some(ArmCounts { requests, failures, ..now })
+    }
+}
+
 /// Reports for as long as the stream of configuration lasts; nothing where the control plane does not take reports.
 pub(crate) async fn report(controller: SharedController, channel: Channel) {
     let origin = channel.origin();
     let (requests, outgoing) = mpsc::unbounded_channel();
-    let mut reporter = Reporter { controller, node_sent: false, told: None, counted: HashMap::new() };
+    let mut reporter = Reporter { controller, node_sent: false, told: None };
     if let Some(report) = reporter.report(true) {
         drop(requests.send(report));
     }
@@ -100,8 +115,6 @@ struct Reporter {
     node_sent: bool,
     /// What is served, as it was told last.
     told: Option<(u64, Vec<ServedType>)>,
-    /// What was counted for each arm when it was told last.
-    counted: HashMap<[String; 3], ArmCounts>,
 }
 
 impl Reporter {
@@ -115,16 +128,8 @@ impl Reporter {
         }
         self.told.clone_from(&served);
         let (generation, types) = served.unwrap_or_default();
-        let mut arms = Vec::new();
-        for now in controller.registry.arm_counts() {
-            let key = [now.route.clone(), now.arm.clone(), now.cluster.clone()];
-            let before = self.counted.insert(key, now.clone()).unwrap_or_default();
-            let requests = now.requests.saturating_sub(before.requests);
-            let failures = now.failures.saturating_sub(before.failures);
-            if requests > 0 || failures > 0 {
-                arms.push(ArmCounts { requests, failures, ..now });
-            }
-        }
+        let Controller { registry, counted, .. } = &mut *controller;
+        let arms = registry.arm_counts().filter_map(|now| counted.since(now)).collect();
         let node = (!std::mem::replace(&mut self.node_sent, true)).then(|| controller.node.clone());
         Some(ReportRequest { node, generation, types, arms })
     }

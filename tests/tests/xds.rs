@@ -341,6 +341,11 @@ fn what_comes_for_a_time_is_gone_unless_it_is_renewed() {
             assert_eq!(status(port), Some(200), "{form} after {:?}", began.elapsed());
         }
         eventually("its time is over", || (status(port)? == 503).then_some(()));
+        // Longer than any clock runs is for good.
+        let mut for_ever = with_ttl(Some(endpoints("c", &backend)), "for ever");
+        for_ever["resources"][0]["ttl"] = json!(315_000_000_000_u64);
+        ads.tell(&for_ever);
+        answers(port, "for now");
         assert!(began.elapsed() > Duration::from_millis(5_500), "{:?}", began.elapsed());
     }
 }
@@ -491,6 +496,16 @@ fn secrets_come_over_the_stream_and_change_as_one() {
             assert_eq!(client.get("/", "").text(), "ok");
             is_shown(&new).then_some(())
         });
+        // What cannot be protected, for another reason than its secret, is refused alone, and what was served before stays.
+        let mut broken = all[0].clone();
+        broken["filter_chains"][0]["transport_socket"]["typed_config"]["common_tls_context"]["tls_params"] =
+            json!({ "cipher_suites": ["NO-SUCH-SUITE"] });
+        ads.set(&[broken]);
+        let refusal = ads.request("Listener", |request| !request["error"].is_null());
+        let text = refusal["error"].as_str().expect("words");
+        assert!(text.contains("\"protected\"") && text.contains("NO-SUCH-SUITE"), "{text}");
+        assert!(is_shown(&new), "{form}");
+        assert_eq!(client.get("/", "").text(), "ok");
         let told = csds(proxy.admin, "Secret", "server");
         assert_eq!(told["clientStatus"], "ACKED");
         assert!(

@@ -154,7 +154,9 @@ impl Fleet {
     pub fn reported(&mut self, id: &str, report: Report) {
         let Report { generation, types, arms } = report;
         for (type_url, version) in types {
-            if let Some(status) = self.status(id, &type_url) {
+            // What it does not have from here is no affair of the control plane.
+            let node = self.nodes.get_mut(id);
+            if let Some(status) = node.and_then(|node| node.types.get_mut(type_url::short_name(&type_url))) {
                 status.served = Some(version);
                 status.compare();
             }

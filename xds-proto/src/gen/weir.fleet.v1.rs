@@ -11,7 +11,7 @@ pub struct ReportRequest {
     /// What that snapshot was made of.
     #[prost(message, repeated, tag = "3")]
     pub types: ::prost::alloc::vec::Vec<ServedType>,
-    /// What came of requests since the last report of the stream.
+    /// What came of requests since the last report of the process, on whichever stream.
     #[prost(message, repeated, tag = "4")]
     pub arms: ::prost::alloc::vec::Vec<ArmCounts>,
 }

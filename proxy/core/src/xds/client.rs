@@ -9,6 +9,7 @@
 //! the control plane changes nothing about what is served.
 
 mod merge;
+mod review;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use super::translate;
 use super::{Rejection, Resources};
 use crate::config::{ClusterName, Config, DnsTargets, LoadAssignment};
 use merge::Merge;
+pub use review::Review;
 pub use wire::{Delivered, Request, Update, Variant};
 
 /// `INVALID_ARGUMENT` of google.rpc.Code.
@@ -87,68 +89,6 @@ pub struct AdsClient {
     overdue: BTreeMap<(Kind, String), Instant>,
     /// When what came with a time to live is gone.
     expiries: BTreeMap<(Kind, String), Instant>,
-}
-
-/// A response that was looked at and not yet answered. Whoever opens sockets and compiles may still refuse parts of it.
-#[derive(Debug)]
-pub struct Review {
-    /// Where it came from; the client itself where unset.
-    origin: Option<Origin>,
-    type_url: String,
-    kind: Option<Kind>,
-    version: String,
-    nonce: String,
-    candidate: Resources,
-    config: Config,
-    rejections: Vec<Rejection>,
-    refused_whole: bool,
-    ignored: BTreeSet<IgnoredField>,
-    /// When what it brought is gone again, by name.
-    expiries: BTreeMap<String, Option<Instant>>,
-}
-
-impl Review {
-    /// What will be served if nobody objects.
-    pub const fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// All resources that will be held if nobody objects.
-    pub const fn resources(&self) -> &Resources {
-        &self.candidate
-    }
-
-    /// Whether it brings secrets.
-    pub fn is_of_secrets(&self) -> bool {
-        self.kind == Some(Kind::Secret)
-    }
-
-    /// Refuses a listener that cannot be opened; the one that it would replace stays.
-    pub fn refuse_listener(&mut self, current: &Resources, name: &str, reason: String) {
-        self.candidate.restore_listener(name, current);
-        self.rejections.push(rejection(type_url::LISTENER, Some(name), reason));
-        self.config = self.candidate.settle();
-    }
-
-    /// Refuses a cluster that cannot be used; the one that it would replace stays.
-    pub fn refuse_cluster(&mut self, current: &Resources, name: &str, reason: String) {
-        self.candidate.restore_cluster(name, current);
-        self.rejections.push(rejection(type_url::CLUSTER, Some(name), reason));
-        self.config = self.candidate.settle();
-    }
-
-    /// Refuses a secret that cannot be used; the one that it would replace stays.
-    pub fn refuse_secret(&mut self, current: &Resources, name: &str, reason: String) {
-        self.candidate.restore_secret(name, current);
-        self.rejections.push(rejection(type_url::SECRET, Some(name), reason));
-        self.config = self.candidate.settle();
-    }
-
-    /// Refuses the response as a whole: nothing of it is applied.
-    pub fn refuse(&mut self, reason: String) {
-        self.refused_whole = true;
-        self.rejections.push(rejection(&self.type_url, None, reason));
-    }
 }
 
 /// A response that was answered.
@@ -569,26 +509,6 @@ impl AdsClient {
             if let Some(patience) = self.resources.patience(kind, name) {
                 self.overdue.entry((kind, name.clone())).or_insert(now + patience);
             }
-        }
-    }
-}
-
-impl Review {
-    /// What the client has found out itself.
-    fn own(mut candidate: Resources, type_url: &str) -> Self {
-        let config = candidate.settle();
-        Self {
-            origin: None,
-            kind: None,
-            type_url: type_url.to_owned(),
-            version: String::new(),
-            nonce: String::new(),
-            candidate,
-            config,
-            rejections: Vec::new(),
-            refused_whole: false,
-            ignored: BTreeSet::new(),
-            expiries: BTreeMap::new(),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! A cluster is warm once its endpoints are known, a listener once its routes are. What is not warm yet leaves its
 //! predecessor serving. Route configurations and load assignments are kept for as long as somebody names them.
 
+mod secrets;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +15,8 @@ use xds_proto::type_url;
 
 use super::kind::Kind;
 use crate::config::{
-    Cluster, ClusterName, CommonTls, Config, DnsTargets, DownstreamTls, EndpointSource, FilterChain,
-    Listener, ListenerName, LoadAssignment, NodeFacts, RouteConfigName, RouteConfiguration, RouteSource,
-    Secret, ServedCluster, ServedListener, UpstreamTls, UpstreamTransport,
+    Cluster, ClusterName, Config, DnsTargets, EndpointSource, Listener, ListenerName, LoadAssignment,
+    NodeFacts, RouteConfigName, RouteConfiguration, RouteSource, Secret, ServedCluster, ServedListener,
 };
 
 /// An accepted resource.
@@ -202,15 +203,20 @@ impl Resources {
         }
     }
 
+    /// A resource of the stream, as it came.
+    pub(super) fn raw(&self, kind: Kind, name: &str) -> Option<&Arc<Any>> {
+        match kind {
+            Kind::Cluster => self.clusters.get(name).map(|held| &held.raw),
+            Kind::Endpoints => self.endpoints.get(name).map(|held| &held.raw),
+            Kind::Secret => self.secrets.get(name).map(|held| &held.raw),
+            Kind::Listener => self.listeners.get(name).map(|held| &held.raw),
+            Kind::Routes => self.routes.get(name).map(|held| &held.raw),
+        }
+    }
+
     /// Whether a resource of the stream is held.
     pub(super) fn holds(&self, kind: Kind, name: &str) -> bool {
-        match kind {
-            Kind::Cluster => self.clusters.contains_key(name),
-            Kind::Endpoints => self.endpoints.contains_key(name),
-            Kind::Secret => self.secrets.contains_key(name),
-            Kind::Listener => self.listeners.contains_key(name),
-            Kind::Routes => self.routes.contains_key(name),
-        }
+        self.raw(kind, name).is_some()
     }
 
     /// Whether a resource of the stream is held.
@@ -285,28 +291,6 @@ impl Resources {
     /// Names that are wanted, and known not to exist, with their type.
     pub fn absent(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.absent.keys().map(|(kind, name)| (kind.type_url(), name.as_str()))
-    }
-
-    /// Secrets of the stream, by name.
-    pub fn secrets(&self) -> impl Iterator<Item = (&str, &Held<Secret>)> {
-        self.secrets.iter().map(|(name, held)| (name.as_str(), held))
-    }
-
-    /// The secrets that are wanted of the stream.
-    pub(super) fn wanted_secrets(&self) -> BTreeSet<String> {
-        let servers = self.listeners().flat_map(|held| &held.value.chains);
-        let servers = servers.filter_map(|chain| Some(&chain.tls.as_ref()?.common));
-        let clients = self.clusters().flat_map(|held| held.value.transports());
-        let clients = clients.filter_map(|transport| Some(&transport.tls.as_ref()?.common));
-        servers.chain(clients).flat_map(CommonTls::streamed_secrets).map(str::to_owned).collect()
-    }
-
-    /// Puts a secret back as it is in `current`.
-    pub(super) fn restore_secret(&mut self, name: &str, current: &Self) {
-        match current.secrets.get(name) {
-            Some(held) => drop(self.secrets.insert(name.to_owned(), held.clone())),
-            None => drop(self.secrets.remove(name)),
-        }
     }
 
     /// Says what is known of the proxy itself.
@@ -523,52 +507,6 @@ impl Resources {
             Some(Absence::Overdue) => !is_served,
             None => false,
         }
-    }
-
-    /// A listener with the secrets that its chains name; none while one of them is missing. What says the same as before is
-    /// the same.
-    fn protected_listener(
-        &self,
-        held: &Arc<Listener>,
-        before: Option<&ServedListener>,
-    ) -> Option<Arc<Listener>> {
-        let names =
-            |chain: &FilterChain| chain.tls.as_ref().is_some_and(|tls| tls.common.names_streamed_secrets());
-        if !held.chains.iter().any(names) {
-            return Some(held.clone());
-        }
-        let mut listener = Listener::clone(held);
-        for chain in &mut listener.chains {
-            if let Some(tls) = &mut chain.tls {
-                let common = tls.common.with_secrets(|name| self.secret(name))?;
-                *tls = Arc::new(DownstreamTls { common, ..DownstreamTls::clone(tls) });
-            }
-        }
-        let same = before.filter(|before| *before.listener == listener);
-        Some(same.map_or_else(|| Arc::new(listener), |before| before.listener.clone()))
-    }
-
-    /// The same for a cluster.
-    fn protected_cluster(&self, held: &Arc<Cluster>, before: Option<&ServedCluster>) -> Option<Arc<Cluster>> {
-        let names = |transport: &UpstreamTransport| {
-            transport.tls.as_ref().is_some_and(|tls| tls.common.names_streamed_secrets())
-        };
-        if !held.transports().any(names) {
-            return Some(held.clone());
-        }
-        let mut cluster = Cluster::clone(held);
-        for transport in cluster.transports_mut() {
-            if let Some(tls) = &mut transport.tls {
-                let common = tls.common.with_secrets(|name| self.secret(name))?;
-                *tls = Arc::new(UpstreamTls { common, ..UpstreamTls::clone(tls) });
-            }
-        }
-        let same = before.filter(|before| *before.cluster == cluster);
-        Some(same.map_or_else(|| Arc::new(cluster), |before| before.cluster.clone()))
-    }
-
-    fn secret(&self, name: &str) -> Option<&Secret> {
-        self.secrets.get(name).map(|held| &*held.value)
     }
 
     fn endpoints_of(&self, cluster: &Cluster, is_served: bool) -> Option<Arc<LoadAssignment>> {

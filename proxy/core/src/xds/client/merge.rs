@@ -54,7 +54,8 @@ impl Merge<'_> {
         let mut fresh = Vec::new();
         let mut renamed = Vec::new();
         for delivered in resources {
-            let ends = delivered.ttl.map(|ttl| now + ttl);
+            // Longer than any clock runs is for good.
+            let ends = delivered.ttl.and_then(|ttl| now.checked_add(ttl));
             let version = delivered.version.clone();
             let name = match merged.judge(delivered, held, translate, &is_static) {
                 Judged::Fresh(name, value) => {
