@@ -53,7 +53,9 @@ fn main() -> ExitCode {
     };
     let plane = match ControlPlane::start(config) {
         Ok(plane) => plane,
-        Err(error @ StartError::Source(_)) => return fail(BAD_INPUT, &error.to_string()),
+        Err(error @ (StartError::Source(_) | StartError::Tls(_))) => {
+            return fail(BAD_INPUT, &error.to_string());
+        }
         Err(error) => return fail(1, &error.to_string()),
     };
     if let Err(error) = wait_for_signal() {

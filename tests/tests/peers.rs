@@ -291,7 +291,6 @@ fn nginx_is_a_peer_in_mutual_tls_both_ways_with_certificates_of_openssl() {
     let answer = client.get("/", "");
     assert!(answer.text().contains(&format!("URI={WEB}")), "{}\n{}", answer.text(), inner.process.log());
     assert_eq!(Client::connect(port).get("/nobody", "").status(), 502);
-    assert!(inner.metric("weir_tls_handshakes_failed_total{reason=\"no_certificate\"}") <= 1);
 }
 
 #[test]
@@ -337,7 +336,7 @@ fn h2load_and_nghttp_load_it_over_tls_and_without() {
             .expect("nghttp runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(text.matches(":status: 200").count(), 10, "{text}");
-        assert!(!text.contains("GOAWAY frame <length=8, flags=0x00, stream_id=0>\n          (last_stream_id=0, error_code=PROTOCOL"), "{text}");
+        assert!(!text.contains("error_code=PROTOCOL_ERROR"), "{text}");
     }
     assert!(
         curl(&pki.authority(), "shop.test", before.port, &["--http2"]).is_ok_and(|body| body.len() == 30_000)

@@ -359,7 +359,6 @@ fn a_tcp_proxy_has_limits_that_are_told_and_counted() {
         })
         .collect();
     assert!(Client::connect(proxy.port).is_closed(), "one too many is told at once");
-    assert!(began.elapsed() < Duration::from_secs(2));
     proxy.settles("weir_failures_total{reason=\"overflow_connections\",flag=\"UO\"}", 1);
     assert!(clients.iter_mut().all(Client::is_closed), "they have reached their age");
     assert!(began.elapsed() >= Duration::from_secs(2));
