@@ -119,6 +119,7 @@ impl Demo {
         let lines = format!(
             "\nThe weights are in\n  {}\nEdit and save: the traffic follows, and this terminal says so. Or look:\n  \
              curl http://{gateway}/\n  curl -H 'x-canary: {canary}' http://{gateway}/\n  curl http://{http}/fleet\n\
+             Or in another terminal:\n  weir split set shop {canary}=30\n  weir history\n  weir rollback\n\
              Ctrl-C drains and ends.",
             self.file.display(),
         );

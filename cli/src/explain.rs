@@ -9,7 +9,7 @@ use form_urlencoded::Serializer;
 use hyper::Uri;
 use proxy::{Ask, Bootstrap};
 
-use crate::{BadInput, Format, admin, print};
+use crate::{BadInput, Format, admin, print, server};
 
 /// Flags of `weir explain`. The answer comes from a running proxy, or from a configuration file that nobody serves.
 #[derive(Debug, Args)]
@@ -21,9 +21,10 @@ pub(crate) struct Flags {
     /// A header line of the request; may be given several times.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// The proxy's admin port.
-    #[arg(long, default_value = "http://127.0.0.1:9901", value_name = "URL")]
-    admin: String,
+    /// The proxy's admin port; where unset, that of `weir demo` or `weir run` if one goes on, otherwise
+    /// http://127.0.0.1:9901.
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
     /// A proxy's bootstrap file, instead of a running proxy.
     #[arg(short = 'c', long, conflicts_with = "admin", value_name = "FILE")]
     config_path: Option<PathBuf>,
@@ -44,7 +45,12 @@ pub(crate) struct Flags {
 pub(crate) fn run(flags: &Flags) -> Result<()> {
     let query = query(flags)?;
     let answer = match &flags.config_path {
-        None => admin::page("--admin", &flags.admin, &format!("/explain?{query}"))?,
+        None => {
+            let left = || server::left().and_then(|left| left["admin"].as_str().map(str::to_owned));
+            let base = flags.admin.clone().or_else(left);
+            let base = base.unwrap_or_else(|| "http://127.0.0.1:9901".to_owned());
+            admin::page("--admin", &base, &format!("/explain?{query}"))?
+        }
         Some(path) => {
             let bad = |reason: String| BadInput(reason);
             let bootstrap = Bootstrap::from_file(path).map_err(|error| bad(error.to_string()))?;

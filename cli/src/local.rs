@@ -1,13 +1,15 @@
 //! A control plane and a proxy in this process, over the real protocols.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
-use control::{ControlConfig, ControlPlane, GatewayConfig, Status};
+use control::{ControlConfig, ControlPlane, GatewayConfig, Status, StoreConfig};
 use proxy::{Bootstrap, Drain, Options, Proxy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::server::Left;
 
 /// How long the first configuration may take to be served.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,6 +20,7 @@ const DRAIN: Drain = Drain { wait: Duration::ZERO, limit: Duration::from_secs(2)
 pub(crate) struct Local {
     pub(crate) plane: ControlPlane,
     pub(crate) proxy: Proxy,
+    _left: Option<Left>,
 }
 
 /// What they serve, and where they listen.
@@ -37,12 +40,18 @@ impl Local {
             http,
             report_interval_ms: 1_000,
             tls: None,
-            source,
+            source: Some(source),
+            store: StoreConfig::Memory,
+            audit: None,
             gateway,
         })?;
-        let bootstrap = Bootstrap::from_yaml(&bootstrap(plane.xds))?;
-        let proxy = Proxy::start(bootstrap, options)?;
-        let local = Self { plane, proxy };
+        let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let text = format!("{}{}", bootstrap(plane.xds), admin_port(admin));
+        let proxy = Proxy::start(Bootstrap::from_yaml(&text)?, options)?;
+        let token = plane.token.as_deref().unwrap_or_default();
+        // For whoever comes to this machine's other terminals.
+        let left = Left::leave(&format!("http://{}", plane.http), token, &format!("http://{admin}"))?;
+        let local = Self { plane, proxy, _left: left };
         let deadline = Instant::now() + PATIENCE;
         while local.proxy.listener_address("weir").is_none() {
             if Instant::now() > deadline {
@@ -67,7 +76,9 @@ pub(crate) enum Edit {
     /// It is served.
     Served {
         version: u64,
-        /// Since it was saved.
+        /// What it came from: the file, or somebody and why.
+        cause: String,
+        /// How long it took.
         after: Duration,
     },
 }
@@ -81,6 +92,8 @@ pub(crate) struct Edits {
 impl Edits {
     /// How often is looked.
     const LOOK: Duration = Duration::from_millis(2);
+    /// How long a version may take to be served.
+    const LONGEST: Duration = Duration::from_secs(1);
 
     /// From now on.
     pub(crate) fn of(local: &Local) -> Self {
@@ -99,17 +112,21 @@ impl Edits {
                 return Edit::Refused(reason);
             }
             if status.version != before.version {
-                // The version is out; it counts when the proxy serves it.
-                while local.proxy.generation() == self.generation {
+                // The version is out; it counts when the proxy serves it. One that changes nothing for it never does.
+                let limit = Instant::now() + Self::LONGEST;
+                while local.proxy.generation() == self.generation && Instant::now() < limit {
                     tokio::time::sleep(Self::LOOK).await;
                 }
                 self.generation = local.proxy.generation();
+                let (author, reason, taken) =
+                    status.change.unwrap_or((String::new(), String::new(), SystemTime::now()));
                 let saved = std::fs::metadata(file).and_then(|data| data.modified()).ok();
-                let after = saved.and_then(|saved| SystemTime::now().duration_since(saved).ok());
-                return Edit::Served {
-                    version: status.version.unwrap_or(0),
-                    after: after.unwrap_or_default(),
+                let (cause, since) = match author.as_str() {
+                    "file" => ("the file was saved".to_owned(), saved.unwrap_or(taken)),
+                    _ => (format!("{author} said: {reason}"), taken),
                 };
+                let after = SystemTime::now().duration_since(since).unwrap_or_default();
+                return Edit::Served { version: status.version.unwrap_or(0), cause, after };
             }
             self.generation = local.proxy.generation();
         }
@@ -134,6 +151,12 @@ impl Interrupted {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// Where the proxy tells about itself.
+fn admin_port(address: SocketAddr) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    format!("admin: {{ address: {{ socket_address: {{ address: {ip}, port_value: {port} }} }} }}\n")
 }
 
 /// What an Envoy would be given to follow the same control plane.

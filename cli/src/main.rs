@@ -2,16 +2,23 @@
 
 mod admin;
 mod demo;
+mod exit;
 mod explain;
 mod local;
+mod resources;
 mod run;
+mod server;
+mod split;
 mod status;
+mod table;
 mod validate;
+mod versions;
 
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use exit::{BadInput, Exit};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -37,6 +44,21 @@ enum Command {
     Explain(explain::Flags),
     /// Say whether a proxy can use a file, and what in it is hardly meant.
     Validate(validate::Flags),
+    /// Make or change the resources of files, as one version.
+    Apply(resources::Apply),
+    /// Show resources.
+    Get(resources::Get),
+    /// Take a resource away.
+    Delete(resources::Delete),
+    /// Show what is different between versions, or what files would change.
+    Diff(versions::Diff),
+    /// Show who changed what, when and why.
+    History(versions::History),
+    /// Make everything, or one resource, as it was; that is a new version.
+    Rollback(versions::Rollback),
+    /// Show and set the weights of a route.
+    #[command(subcommand)]
+    Split(split::Split),
     /// Write what a shell needs to complete commands.
     Completion {
         /// The shell.
@@ -52,18 +74,6 @@ enum Format {
     Text,
     Json,
 }
-
-/// Bad input, told in one sentence. The exit code is 2.
-#[derive(Debug)]
-struct BadInput(String);
-
-impl std::fmt::Display for BadInput {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for BadInput {}
 
 /// Writes to standard output. Whoever reads it may have seen enough.
 fn print(text: &str) -> anyhow::Result<()> {
@@ -101,6 +111,13 @@ fn main() -> ExitCode {
         Command::Run(flags) => run::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Status(flags) => status::run(&flags).map(|()| ExitCode::SUCCESS),
         Command::Validate(flags) => validate::run(&flags),
+        Command::Apply(flags) => resources::apply(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Get(flags) => resources::get(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Delete(flags) => resources::delete(&flags),
+        Command::Diff(flags) => versions::diff(&flags),
+        Command::History(flags) => versions::history(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Rollback(flags) => versions::rollback(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Split(command) => split::run(&command),
         Command::Completion { shell } => completion(shell).map(|()| ExitCode::SUCCESS),
         Command::Man => manual().map(|()| ExitCode::SUCCESS),
     };
@@ -108,7 +125,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("weir: {error:#}");
-            if error.is::<BadInput>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            ExitCode::from(exit::code(&error))
         }
     }
 }

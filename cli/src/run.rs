@@ -87,8 +87,8 @@ async fn report_edits(local: &Local, file: &Path) {
     loop {
         match edits.next(local, file).await {
             Edit::Refused(reason) => println!("refused, the last version stays: {reason}"),
-            Edit::Served { version, after } => {
-                println!("version {version}: served {} ms after the file was saved", after.as_millis());
+            Edit::Served { version, cause, after } => {
+                println!("version {version}: served {} ms after {cause}", after.as_millis());
             }
         }
     }

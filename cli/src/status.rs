@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
+use anyhow::Result;
+use clap::Args;
 use serde_json::Value;
 
-use crate::admin;
+use crate::server::Server;
+use crate::table::Format;
 
 /// How often `--watch` asks again.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -15,9 +16,8 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Flags of `weir status`.
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
-    /// The control plane's HTTP address.
-    #[arg(long, default_value = "http://127.0.0.1:18001", env = "WEIR_SERVER")]
-    server: String,
+    #[command(flatten)]
+    server: Server,
     /// How it is printed.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -26,19 +26,10 @@ pub(crate) struct Flags {
     watch: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-    Yaml,
-}
-
 pub(crate) fn run(flags: &Flags) -> Result<()> {
     let mut last = None;
     loop {
-        let page = admin::page("--server", &flags.server, "/fleet")?;
-        let fleet: Value = serde_json::from_str(&page)
-            .with_context(|| format!("{} is no control plane of Weir", flags.server))?;
+        let fleet = flags.server.get("/fleet")?;
         let shown = show(&fleet, flags.output)?;
         if last.as_ref() != Some(&shown) {
             let between = if last.is_some() { "\n" } else { "" };
@@ -75,6 +66,13 @@ fn table(fleet: &Value) -> String {
     out.push('\n');
     if let Some(reason) = fleet["source"]["refusal"]["reason"].as_str() {
         let _ = writeln!(out, "the source was refused: {reason}");
+    }
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    for drift in list(&fleet["source"]["drift"]) {
+        let _ = writeln!(out, "drift: {} says something else than the source", text(&drift));
+    }
+    for complaint in list(&fleet["complaints"]) {
+        let _ = writeln!(out, "{}", text(&complaint));
     }
     let nodes = fleet["nodes"].as_array().map_or(&[][..], Vec::as_slice);
     let mut rows = vec![["NODE", "ACKNOWLEDGED", "SERVED", "CONNECTED", "AGENT"].map(str::to_owned)];

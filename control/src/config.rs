@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use control_core::ir::Gateway;
+use control_core::ir::ImplicitGateway;
 use proxy_core::config::Address;
 use serde::Deserialize;
 
@@ -25,11 +25,34 @@ pub struct ControlConfig {
     /// How often proxies report what came of requests, in milliseconds; 100 at the least.
     #[serde(default = "default_report_interval")]
     pub report_interval_ms: u32,
-    /// A file or a folder of resources, relative to this file. Watched.
-    pub source: PathBuf,
+    /// A file or a folder of resources, relative to this file. Watched: what changes there becomes a version.
+    #[serde(default)]
+    pub source: Option<PathBuf>,
+    /// Where versions, tokens and the audit are kept.
+    #[serde(default)]
+    pub store: StoreConfig,
+    /// A file, relative to this one, to which each audit record is written as a line of JSON.
+    #[serde(default)]
+    pub audit: Option<PathBuf>,
     /// The listener of routes that name no other gateway.
     #[serde(default)]
     pub gateway: GatewayConfig,
+}
+
+/// Where versions, tokens and the audit are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StoreConfig {
+    /// In the process, and gone with it.
+    Memory,
+    /// In a file of one process, relative to the configuration; `weir.redb` where unset.
+    Redb(PathBuf),
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self::Redb(PathBuf::from("weir.redb"))
+    }
 }
 
 /// The implicit gateway.
@@ -50,7 +73,7 @@ impl Default for GatewayConfig {
     }
 }
 
-impl From<GatewayConfig> for Gateway {
+impl From<GatewayConfig> for ImplicitGateway {
     fn from(config: GatewayConfig) -> Self {
         let address = Address::Socket(SocketAddr::new(config.address, config.port));
         Self { address, access_log: config.access_log }
@@ -112,7 +135,11 @@ impl ControlConfig {
             }
         })?;
         if let Some(folder) = path.parent() {
-            config.source = folder.join(&config.source);
+            config.source = config.source.map(|source| folder.join(source));
+            config.audit = config.audit.map(|file| folder.join(file));
+            if let StoreConfig::Redb(path) = &mut config.store {
+                *path = folder.join(&*path);
+            }
             config.tls = config.tls.map(|files| files.within(folder));
         }
         Ok(config)

@@ -1,6 +1,6 @@
-//! `/healthz`, `/readyz`, `/fleet`.
+//! Pages for whoever watches over the process: `/healthz`, `/readyz`, `/fleet`, `/metrics`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use axum::Router;
@@ -8,47 +8,60 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use control_core::fleet::{NodeStatus, Refusal};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 
 use crate::hub::Hub;
 
 pub(crate) fn router(hub: Arc<Hub>) -> Router {
+    static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    // One recorder a process; several control planes in it count together.
+    let metrics = METRICS.get_or_init(|| PrometheusBuilder::new().install_recorder().ok());
     Router::new()
-        .route("/healthz", get(async || "OK\n"))
+        .route("/healthz", get(async || "OK"))
         .route("/readyz", get(ready))
         .route("/fleet", get(fleet))
+        .route("/metrics", get(async || metrics.as_ref().map(PrometheusHandle::render).unwrap_or_default()))
         .with_state(hub)
 }
 
 async fn ready(State(hub): State<Arc<Hub>>) -> (StatusCode, &'static str) {
-    match hub.history(|history| history.current().is_some()) {
-        true => (StatusCode::OK, "OK\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "no configuration was taken yet\n"),
+    match hub.state().catalog.current().is_some() {
+        true => (StatusCode::OK, "OK"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "no configuration was taken yet"),
     }
 }
 
-/// What is served, what was refused, and what each node made of it.
 async fn fleet(State(hub): State<Arc<Hub>>) -> axum::Json<Value> {
-    let version = hub.history(|history| {
-        history.current().map(|version| {
-            json!({
-                "number": version.number,
-                "parent": version.parent,
-                "author": version.author,
-                "reason": version.reason,
-                "time": timestamp(version.time),
-            })
+    axum::Json(fleet_of(&hub))
+}
+
+/// What is served, what was refused, and what each node made of it.
+pub(crate) fn fleet_of(hub: &Hub) -> Value {
+    let version = hub.state().catalog.current().map(|version| {
+        json!({
+            "number": version.number,
+            "parent": version.parent,
+            "author": version.author,
+            "reason": version.reason,
+            "time": timestamp(version.time),
         })
     });
     let source = hub.refusals(|refusals| {
         let current = refusals.current.as_ref();
         let current = current.map(|(at, reason)| json!({ "reason": reason, "at": timestamp(*at) }));
-        json!({ "refusals": refusals.count, "refusal": current })
+        let drift: Vec<_> = refusals.drift.iter().map(ToString::to_string).collect();
+        json!({ "refusals": refusals.count, "refusal": current, "drift": drift })
     });
+    let state = hub.state();
+    let complaints: Vec<_> = state
+        .statuses
+        .iter()
+        .flat_map(|(key, status)| status.complaints().map(move |text| format!("{key}: {text}")))
+        .collect();
     let nodes = hub.fleet(|fleet| fleet.nodes().map(|(id, status)| node(id, status)).collect::<Vec<_>>());
-    axum::Json(
-        json!({ "wanted": version.as_ref().map(|version| version["number"].clone()), "version": version, "source": source, "nodes": nodes }),
-    )
+    json!({ "wanted": version.as_ref().map(|version| version["number"].clone()), "version": version,
+        "source": source, "complaints": complaints, "nodes": nodes })
 }
 
 fn node(id: &str, status: &NodeStatus) -> Value {

@@ -1,24 +1,58 @@
-//! What all parts of the control plane share: the current version, the history, the fleet.
+//! What all parts of the control plane share: the resources and their versions, what is published, the fleet.
+//!
+//! ```text
+//!   change ─► propose ─► build ─► lower ─► check ─► commit ─► publish
+//! ```
+//! One change at a time goes this way; nobody who reads waits for it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use control_core::ads::Published;
 use control_core::fleet::Fleet;
-use control_core::ir::{self, Gateway};
+use control_core::ir::{Built, ImplicitGateway, Inputs, Ir, ObjectStatus, build};
 use control_core::lower::{Dialect, ResourceSet, lower};
-use control_core::model::Objects;
-use control_core::version::{History, Version};
-use tokio::sync::watch;
+use control_core::model::ObjectKey;
+use control_core::registry::Instances;
+use control_core::version::{Catalog, Edit, Proposal, Version};
+use tokio::sync::{mpsc, watch};
 
-/// Shared by the source, the streams and the HTTP port. Locks are held for single updates, never across a wait.
+use crate::audit::{self, Chain};
+use crate::journal::{Contents, Journal};
+use crate::store::{Commit, Leadership, Store, StoreError, Write};
+
+/// Shared by everything. Locks are held for single updates, never across a wait.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    gateway: Gateway,
+    gateway: ImplicitGateway,
+    pub(crate) store: Arc<dyn Store>,
+    state: watch::Sender<Arc<State>>,
     published: watch::Sender<Arc<Published>>,
-    history: Mutex<History>,
+    writer: tokio::sync::Mutex<Writer>,
     fleet: Mutex<Fleet>,
     refusals: Mutex<Refusals>,
+    /// Events that are recorded off the path of their request.
+    audit: mpsc::UnboundedSender<audit::Event>,
+}
+
+/// What is so now.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) catalog: Catalog,
+    pub(crate) ir: Arc<Ir>,
+    pub(crate) statuses: Arc<BTreeMap<ObjectKey, ObjectStatus>>,
+    pub(crate) instances: Arc<Instances>,
+    /// What the newest version wrote.
+    pub(crate) contents: Arc<Contents>,
+}
+
+/// What only one may do at a time.
+#[derive(Debug)]
+struct Writer {
+    journal: Journal,
+    chain: Chain,
+    leadership: Option<Leadership>,
 }
 
 /// Sources that could not be taken.
@@ -28,6 +62,8 @@ pub(crate) struct Refusals {
     pub(crate) count: u64,
     /// The last one, until a source was taken after it.
     pub(crate) current: Option<(SystemTime, String)>,
+    /// Resources that say something else than the source does.
+    pub(crate) drift: Vec<ObjectKey>,
 }
 
 /// Resources that were not taken: what was served before is still served.
@@ -35,55 +71,262 @@ pub(crate) struct Refusals {
 #[error("{0}")]
 pub struct RefusedSource(pub(crate) String);
 
+/// A change that somebody wants.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) edits: Vec<Edit>,
+    pub(crate) author: String,
+    pub(crate) reason: String,
+    /// Versions that last changed these; 0: they are not there.
+    pub(crate) expected: Vec<(ObjectKey, u64)>,
+    /// What the audit is to say; nothing is recorded of what a source brings without one.
+    pub(crate) event: Option<audit::Event>,
+    /// What else is written with it.
+    pub(crate) beside: Vec<Write>,
+    /// Only look what it would be.
+    pub(crate) is_dry_run: bool,
+}
+
+/// What came of a change.
+#[derive(Debug, Clone)]
+pub(crate) struct Done {
+    /// The version that it made, or would make; none where nothing is different.
+    pub(crate) version: Option<Arc<Version>>,
+    /// What is not as it should be with what it wrote, a sentence each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Why a change was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// Somebody else was first.
+    #[error("{key} was last changed by version {current}, not {expected}")]
+    Stale { key: ObjectKey, expected: u64, current: u64 },
+    /// A proxy would refuse it.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store does not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl Hub {
-    pub(crate) fn new(gateway: Gateway) -> Self {
-        Self {
+    /// With what the store knows. What is to be recorded comes out of the receiver.
+    pub(crate) async fn open(
+        gateway: ImplicitGateway,
+        store: Arc<dyn Store>,
+    ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<audit::Event>), StoreError> {
+        let (journal, catalog) = Journal::load(&*store).await?;
+        let chain = Chain::load(&*store).await?;
+        let instances = Instances::new();
+        let Built { ir, statuses } =
+            build(Inputs { objects: catalog.objects(), instances: &instances, gateway: &gateway });
+        let state = State {
+            catalog,
+            ir: Arc::new(ir),
+            statuses: Arc::new(statuses),
+            instances: Arc::new(instances),
+            contents: Arc::default(),
+        };
+        let (audit, events) = mpsc::unbounded_channel();
+        let hub = Self {
             gateway,
+            store,
             published: watch::Sender::default(),
-            history: Mutex::default(),
+            writer: tokio::sync::Mutex::new(Writer { journal, chain, leadership: None }),
             fleet: Mutex::default(),
             refusals: Mutex::default(),
+            audit,
+            state: watch::Sender::new(Arc::new(state)),
+        };
+        let state = hub.state();
+        if let Some(version) = state.catalog.current() {
+            let sets = lowered(&state.ir).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            hub.publish(version.number, sets);
         }
+        Ok((Arc::new(hub), events))
     }
 
-    /// Takes the resources as the next version, or says why not. `None`: they say the same as before.
-    pub(crate) fn take(
+    /// What is so now.
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.state.borrow().clone()
+    }
+
+    /// The state, now and from now on.
+    pub(crate) fn states(&self) -> watch::Receiver<Arc<State>> {
+        self.state.subscribe()
+    }
+
+    /// Makes a change, or says why not.
+    pub(crate) async fn change(&self, wanted: Wanted) -> Result<Done, Refused> {
+        let mut writer = self.writer.lock().await;
+        let state = self.state();
+        for (key, expected) in &wanted.expected {
+            let current = state.catalog.modified(key).unwrap_or(0);
+            if current != *expected {
+                return Err(Refused::Stale { key: key.clone(), expected: *expected, current });
+            }
+        }
+        let now = SystemTime::now();
+        let proposal = state.catalog.propose(wanted.edits, &wanted.author, &wanted.reason, now);
+        let Some(proposal) = proposal else {
+            if let Some(event) = wanted.event.filter(|_| !wanted.is_dry_run) {
+                self.record(event);
+            }
+            return Ok(Done { version: None, warnings: Vec::new() });
+        };
+        let inputs =
+            Inputs { objects: &proposal.objects, instances: &state.instances, gateway: &self.gateway };
+        let Built { ir, statuses } = build(inputs);
+        let sets = lowered(&ir).map_err(|error| Refused::Invalid(error.to_string()))?;
+        let done = Done { version: Some(proposal.version.clone()), warnings: warnings(&proposal, &statuses) };
+        if wanted.is_dry_run {
+            return Ok(done);
+        }
+        self.commit(&mut writer, &proposal, wanted.event, wanted.beside, now).await?;
+        let number = proposal.version.number;
+        let mut next = State {
+            catalog: state.catalog.clone(),
+            ir: Arc::new(ir),
+            statuses: Arc::new(statuses),
+            instances: state.instances.clone(),
+            contents: Arc::new(proposal.written.clone()),
+        };
+        next.catalog.accept(proposal);
+        self.state.send_replace(Arc::new(next));
+        self.publish(number, sets);
+        Ok(done)
+    }
+
+    /// What would be served with these edits.
+    pub(crate) fn would_be(&self, edits: Vec<Edit>) -> (Contents, Built) {
+        let state = self.state();
+        let proposal = state.catalog.propose(edits, "", "", SystemTime::now());
+        let (objects, written) = match proposal {
+            Some(proposal) => (proposal.objects, proposal.written),
+            None => (state.catalog.objects().clone(), Contents::new()),
+        };
+        let built = build(Inputs { objects: &objects, instances: &state.instances, gateway: &self.gateway });
+        (written, built)
+    }
+
+    async fn commit(
         &self,
-        objects: &Objects,
-        author: &str,
-        reason: &str,
-    ) -> Result<Option<Arc<Version>>, RefusedSource> {
-        let refused = |reason: String| RefusedSource(reason);
-        // Nothing at all is what a file looks like while it is being written, and what a wrong mount looks like.
-        if objects.is_empty() {
-            return Err(refused("the source holds no resources".to_owned()));
+        writer: &mut Writer,
+        proposal: &Proposal,
+        event: Option<audit::Event>,
+        mut writes: Vec<Write>,
+        now: SystemTime,
+    ) -> Result<(), Refused> {
+        let mut compares = Vec::new();
+        compares.extend(writer.leadership.as_ref().map(Leadership::compare));
+        let chain = event.map(|mut event| {
+            event.details = format!("version {}; {}", proposal.version.number, event.details);
+            let (chain, compare, records) = writer.chain.next(vec![event], now);
+            compares.push(compare);
+            writes.extend(records);
+            chain
+        });
+        let revision = writer.journal.append(&*self.store, proposal, compares, writes).await?;
+        if let Some(mut chain) = chain {
+            chain.written(revision);
+            writer.chain = chain;
         }
-        let ir = ir::build(objects, self.gateway.clone()).map_err(|e| refused(e.to_string()))?;
-        let sets = Dialect::ALL.map(|dialect| lower(&ir, dialect));
-        // What says the same in another dialect needs no second look.
-        let mut checked: Vec<&ResourceSet> = Vec::new();
-        for set in &sets {
-            set.check_beside(&checked).map_err(|error| refused(error.to_string()))?;
-            checked.push(set);
-        }
-        self.refusals(|r| r.current = None);
-        let appended = self.history(|history| history.append(ir, author, reason, SystemTime::now()));
-        if let Some(version) = &appended {
-            self.published.send_modify(|published| {
-                let mut before = published.sets.iter();
-                let sets =
-                    sets.map(|set| before.next().map_or_else(ResourceSet::default, |b| set.sharing(b)));
-                *published = Arc::new(Published { version: version.number, sets });
-            });
-        }
-        Ok(appended)
+        Ok(())
     }
 
-    /// Records that a source was refused.
-    pub(crate) fn refuse(&self, reason: &RefusedSource) {
-        self.refusals(|refusals| {
-            refusals.count += 1;
-            refusals.current = Some((SystemTime::now(), reason.to_string()));
+    /// Another set of instances, which is no version: nobody wrote it.
+    pub(crate) async fn set_instances(&self, instances: Instances) -> Result<(), Refused> {
+        let _one_at_a_time = self.writer.lock().await;
+        let state = self.state();
+        if *state.instances == instances {
+            return Ok(());
+        }
+        let inputs =
+            Inputs { objects: state.catalog.objects(), instances: &instances, gateway: &self.gateway };
+        let Built { ir, statuses } = build(inputs);
+        let sets = lowered(&ir).map_err(|error| Refused::Invalid(error.to_string()))?;
+        let next = State {
+            ir: Arc::new(ir),
+            statuses: Arc::new(statuses),
+            instances: Arc::new(instances),
+            ..(*state).clone()
+        };
+        self.state.send_replace(Arc::new(next));
+        if let Some(version) = state.catalog.current() {
+            self.publish(version.number, sets);
+        }
+        Ok(())
+    }
+
+    /// Takes the versions that another controller made.
+    pub(crate) async fn catch_up(&self) -> Result<(), Refused> {
+        let mut writer = self.writer.lock().await;
+        let state = self.state();
+        let mut next = (*state).clone();
+        writer.journal.catch_up(&*self.store, &mut next.catalog).await?;
+        writer.chain = Chain::load(&*self.store).await?;
+        let number = next.catalog.current().map_or(0, |version| version.number);
+        if Some(number) == state.catalog.current().map(|version| version.number) {
+            return Ok(());
+        }
+        let inputs =
+            Inputs { objects: next.catalog.objects(), instances: &next.instances, gateway: &self.gateway };
+        let Built { ir, statuses } = build(inputs);
+        let sets = lowered(&ir).map_err(|error| Refused::Invalid(error.to_string()))?;
+        (next.ir, next.statuses) = (Arc::new(ir), Arc::new(statuses));
+        if let Some((_, contents)) = Journal::version(&*self.store, number).await? {
+            next.contents = Arc::new(contents);
+        }
+        self.state.send_replace(Arc::new(next));
+        self.publish(number, sets);
+        Ok(())
+    }
+
+    /// Every commit compares it from now on.
+    pub(crate) async fn lead(&self, leadership: Leadership) {
+        self.writer.lock().await.leadership = Some(leadership);
+    }
+
+    /// To be recorded, some time soon.
+    pub(crate) fn record(&self, event: audit::Event) {
+        let _ = self.audit.send(event);
+    }
+
+    /// Records what comes, for as long as the process lives. While the store cannot be written to, it waits.
+    pub(crate) async fn keep_records(self: Arc<Self>, mut events: mpsc::UnboundedReceiver<audit::Event>) {
+        let mut waiting = Vec::new();
+        while events.recv_many(&mut waiting, 256).await > 0 {
+            while let Err(error) = self.write_records(&waiting).await {
+                tracing::warn!(%error, waiting = waiting.len(), "audit records wait for the store");
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+            waiting.clear();
+        }
+    }
+
+    async fn write_records(&self, events: &[audit::Event]) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        let (mut chain, compare, writes) = writer.chain.next(events.to_vec(), SystemTime::now());
+        match self.store.commit(Commit { compares: vec![compare], writes }).await {
+            Ok(revision) => {
+                chain.written(revision);
+                writer.chain = chain;
+                Ok(())
+            }
+            Err(error) => {
+                // Another controller recorded something: the chain goes on from there.
+                writer.chain = Chain::load(&*self.store).await?;
+                Err(error)
+            }
+        }
+    }
+
+    fn publish(&self, version: u64, sets: [ResourceSet; Dialect::ALL.len()]) {
+        self.published.send_modify(|published| {
+            let mut before = published.sets.iter();
+            let sets = sets.map(|set| before.next().map_or_else(ResourceSet::default, |b| set.sharing(b)));
+            *published = Arc::new(Published { version, sets });
         });
     }
 
@@ -91,15 +334,36 @@ impl Hub {
         self.published.subscribe()
     }
 
-    pub(crate) fn fleet<R>(&self, with: impl FnOnce(&mut Fleet) -> R) -> R {
-        with(&mut self.fleet.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Records that a source was refused.
+    pub(crate) fn refuse(&self, reason: String) {
+        self.refusals(|refusals| {
+            refusals.count += 1;
+            refusals.current = Some((SystemTime::now(), reason));
+        });
     }
 
-    pub(crate) fn history<R>(&self, with: impl FnOnce(&mut History) -> R) -> R {
-        with(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn fleet<R>(&self, with: impl FnOnce(&mut Fleet) -> R) -> R {
+        with(&mut self.fleet.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn refusals<R>(&self, with: impl FnOnce(&mut Refusals) -> R) -> R {
         with(&mut self.refusals.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// In every dialect, read again as a proxy would: what we would refuse we do not send.
+fn lowered(ir: &Ir) -> Result<[ResourceSet; Dialect::ALL.len()], proxy_core::xds::Rejection> {
+    let sets = Dialect::ALL.map(|dialect| lower(ir, dialect));
+    // What says the same in another dialect needs no second look.
+    let mut checked: Vec<&ResourceSet> = Vec::new();
+    for set in &sets {
+        set.check_beside(&checked)?;
+        checked.push(set);
+    }
+    Ok(sets)
+}
+
+fn warnings(proposal: &Proposal, statuses: &BTreeMap<ObjectKey, ObjectStatus>) -> Vec<String> {
+    let written = proposal.written.iter().filter_map(|(key, _)| Some((key, statuses.get(key)?)));
+    written.flat_map(|(key, status)| status.complaints().map(move |text| format!("{key}: {text}"))).collect()
 }

@@ -1,22 +1,28 @@
 //! The Weir control plane: reads resources, serves them over xDS, and knows what every proxy made of them.
 //!
 //! ```text
-//!   source (files) ─► hub ─► ads (one task a stream) ─► proxies
-//!                      └─► http: /healthz /readyz /fleet
+//!   files ─► sync ─┐        ┌─► store: versions, tokens, audit
+//!   REST ─► api ───┴─► hub ─┴─► ads (one task a stream) ─► proxies
 //! ```
 //! What is decided, from meaning to the protocol's state machine, is in `control-core`.
 
 mod ads;
+mod api;
+mod audit;
 mod config;
 mod csds;
 mod fleet;
 mod http;
 mod hub;
+mod journal;
 mod process;
-mod source;
+mod registry;
+mod store;
+mod sync;
 mod tls;
+mod tokens;
 
-pub use config::{ConfigError, ControlConfig, GatewayConfig};
+pub use config::{ConfigError, ControlConfig, GatewayConfig, StoreConfig};
 pub use hub::RefusedSource;
 pub use process::{ControlPlane, StartError, Status};
 pub use tls::TlsFiles;

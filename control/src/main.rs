@@ -53,11 +53,14 @@ fn main() -> ExitCode {
     };
     let plane = match ControlPlane::start(config) {
         Ok(plane) => plane,
-        Err(error @ (StartError::Source(_) | StartError::Tls(_))) => {
+        Err(error @ (StartError::Source(_) | StartError::Tls(_) | StartError::Store(_))) => {
             return fail(BAD_INPUT, &error.to_string());
         }
         Err(error) => return fail(1, &error.to_string()),
     };
+    if let Some(token) = &plane.token {
+        eprintln!("weir-control: the admin's token, told this once: {token}");
+    }
     if let Err(error) = wait_for_signal() {
         return fail(1, &error.to_string());
     }

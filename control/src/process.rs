@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -15,13 +15,15 @@ use xds_proto::envoy::service::status::v3::client_status_discovery_service_serve
 use xds_proto::weir::fleet::v1::fleet_service_server::FleetServiceServer;
 
 use crate::ads::Ads;
-use crate::config::ControlConfig;
+use crate::config::{ControlConfig, StoreConfig};
 use crate::csds::ClientStatus;
 use crate::fleet::Reports;
 use crate::http;
-use crate::hub::{Hub, RefusedSource};
-use crate::source::Source;
+use crate::hub::{Hub, Refused, RefusedSource};
+use crate::store::{Directory, Redb, Store, StoreError};
+use crate::sync::Sync;
 use crate::tls::{self, Reloaded};
+use crate::{api, audit, registry, tokens};
 
 /// A half-open stream is noticed after this and the time-out that follows.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -49,6 +51,24 @@ pub enum StartError {
     /// The resources make no sense. Nothing is served.
     #[error("{0}")]
     Source(#[from] RefusedSource),
+    /// The store cannot be used.
+    #[error("{0}")]
+    Store(String),
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.to_string())
+    }
+}
+
+impl From<Refused> for StartError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Store(error) => error.into(),
+            other => RefusedSource(other.to_string()).into(),
+        }
+    }
 }
 
 fn said(error: &io::Error) -> String {
@@ -66,6 +86,8 @@ pub struct ControlPlane {
     pub xds: SocketAddr,
     /// Where HTTP is served.
     pub http: SocketAddr,
+    /// An admin's token, where the store had none before. It is told this once.
+    pub token: Option<String>,
     hub: Arc<Hub>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -76,10 +98,44 @@ pub struct ControlPlane {
 pub struct Status {
     /// The current version's number.
     pub version: Option<u64>,
+    /// Who made it, why, and when.
+    pub change: Option<(String, String, SystemTime)>,
     /// Why the source was refused, if it was since it was last taken.
     pub refusal: Option<String>,
     /// Refused sources since the start.
     pub refusals: u64,
+}
+
+/// What was made before the first port opened.
+struct Parts {
+    hub: Arc<Hub>,
+    sync: Option<Sync>,
+    follower: Option<crate::store::Follower>,
+    events: tokio::sync::mpsc::UnboundedReceiver<audit::Event>,
+    leases: Option<Redb>,
+    token: Option<String>,
+}
+
+async fn prepare(config: &ControlConfig) -> Result<Parts, StartError> {
+    let source = config.source.clone().map(Directory::open).transpose();
+    let (directory, follower) = source.map_err(RefusedSource)?.unzip();
+    let (store, leases): (Arc<dyn Store>, Option<Redb>) = match &config.store {
+        StoreConfig::Memory => {
+            let store = Redb::in_memory()?;
+            (Arc::new(store.clone()), Some(store))
+        }
+        StoreConfig::Redb(path) => {
+            let store = Redb::open(path)?;
+            (Arc::new(store.clone()), Some(store))
+        }
+    };
+    let (hub, events) = Hub::open(config.gateway.clone().into(), store).await?;
+    let mut sync = directory.map(|directory| Sync::new(directory, hub.clone()));
+    if let Some(sync) = &mut sync {
+        sync.begin().await?;
+    }
+    let token = tokens::first(&*hub.store).await?;
+    Ok(Parts { hub, sync, follower, events, leases, token })
 }
 
 impl ControlPlane {
@@ -89,24 +145,26 @@ impl ControlPlane {
     /// [`StartError`], with nothing left running.
     pub fn start(config: ControlConfig) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Threads)?;
-        let hub = Arc::new(Hub::new(config.gateway.into()));
-        let mut source = Source::new(config.source);
-        source.load(&hub)?;
+        let parts = runtime.block_on(prepare(&config))?;
         let protection = config.tls.map(Reloaded::new).transpose().map_err(StartError::Tls)?;
         let (xds, xds_address) = listen(&runtime, config.xds)?;
         let (http, http_address) = listen(&runtime, config.http)?;
         let interval = Duration::from_millis(config.report_interval_ms.into());
         let (stop, stopped) = oneshot::channel::<()>();
+        let hub = parts.hub.clone();
         let shared = hub.clone();
+        let token = parts.token.clone();
+        let audit_file = config.audit;
         let thread = std::thread::Builder::new()
             .name("weir-control-plane".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
+                    spawn_beside(parts, audit_file);
+                    let hub = &shared;
                     tokio::select! {
                         _ = stopped => {}
                         () = serve_xds(hub.clone(), xds, protection, interval) => {}
                         () = serve_http(hub.clone(), http) => {}
-                        () = source.follow(hub.clone()) => {}
                     }
                 });
                 // Streams are cut, not waited for: proxies keep what they have.
@@ -114,14 +172,36 @@ impl ControlPlane {
             })
             .map_err(StartError::Threads)?;
         tracing::info!(xds = %xds_address, http = %http_address, "control plane");
-        Ok(Self { xds: xds_address, http: http_address, hub: shared, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { xds: xds_address, http: http_address, token, hub, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What is served and what was refused.
     pub fn status(&self) -> Status {
-        let version = self.hub.history(|history| history.current().map(|version| version.number));
+        let current = self.hub.state().catalog.current().cloned();
         let refusals = self.hub.refusals(|refusals| refusals.clone());
-        Status { version, refusal: refusals.current.map(|(_, reason)| reason), refusals: refusals.count }
+        Status {
+            version: current.as_ref().map(|version| version.number),
+            change: current.map(|version| (version.author.clone(), version.reason.clone(), version.time)),
+            refusal: refusals.current.map(|(_, reason)| reason),
+            refusals: refusals.count,
+        }
+    }
+}
+
+/// What goes on beside the ports, for as long as the runtime lives.
+fn spawn_beside(parts: Parts, audit_file: Option<std::path::PathBuf>) {
+    let Parts { hub, sync, follower, events, leases, token: _ } = parts;
+    tokio::spawn(hub.clone().keep_records(events));
+    tokio::spawn(registry::follow(hub.clone()));
+    tokio::spawn(audit::deliver(hub.store.clone(), audit_file));
+    if let Some(leases) = leases {
+        tokio::spawn(leases.end_leases());
+    }
+    if let Some(follower) = follower {
+        tokio::spawn(follower.follow());
+    }
+    if let Some(sync) = sync {
+        tokio::spawn(sync.follow());
     }
 }
 
@@ -160,7 +240,8 @@ async fn serve_xds(hub: Arc<Hub>, listener: TcpListener, protection: Option<Relo
 }
 
 async fn serve_http(hub: Arc<Hub>, listener: TcpListener) {
-    if let Err(error) = axum::serve(listener, http::router(hub)).await {
+    let router = http::router(hub.clone()).merge(api::router(hub));
+    if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the HTTP port ended");
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::api::Api;
 use crate::client::http_get;
 use crate::process::{Process, eventually, free_port};
 
@@ -22,6 +23,8 @@ pub struct Control {
     /// The file of resources.
     pub resources: PathBuf,
     config: String,
+    /// The admin's token.
+    token: Option<String>,
     /// A folder of its own.
     pub folder: tempfile::TempDir,
 }
@@ -52,8 +55,16 @@ impl Control {
         );
         std::fs::write(at("control.yaml"), config).expect("written");
         let config = at("control.yaml").display().to_string();
-        let mut control =
-            Self { process: None, xds, http, gateway, resources: at("shop.yaml"), config, folder };
+        let mut control = Self {
+            process: None,
+            xds,
+            http,
+            gateway,
+            resources: at("shop.yaml"),
+            config,
+            token: None,
+            folder,
+        };
         control.restart();
         control
     }
@@ -67,6 +78,15 @@ impl Control {
             assert!(process.is_running(), "it ended: {}", process.log());
             http_get(self.http, "/healthz")
         });
+        let log = self.process.as_ref().map(Process::log).unwrap_or_default();
+        let told = log.lines().find_map(|line| line.split_once("told this once: "));
+        // It is told by the first process alone.
+        self.token = told.map(|(_, token)| token.to_owned()).or_else(|| self.token.take());
+    }
+
+    /// Its REST interface, as an admin.
+    pub fn api(&self) -> Api {
+        Api { port: self.http, token: self.token.clone() }
     }
 
     /// Writes resources as an editor does: a new file in the old one's place.

@@ -2,6 +2,7 @@
 //! test reads from top to bottom.
 
 mod ads;
+mod api;
 mod backend;
 mod client;
 mod control;
@@ -15,6 +16,7 @@ mod process;
 mod proxy;
 
 pub use ads::{Ads, python};
+pub use api::Api;
 pub use backend::{Backend, Conversation};
 pub use client::{Client, Response, http_get};
 pub use control::{Control, resources};

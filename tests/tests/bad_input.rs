@@ -78,7 +78,7 @@ fn an_address_of_another_machine_is_named() {
 fn a_control_configuration_that_cannot_be_taken_ends_the_controller_with_2() {
     for (text, part) in [
         ("sourc: x\n", "config.yaml:1:1: unknown field `sourc`, did you mean `source`?"),
-        ("xds: 127.0.0.1:0\n", "missing field `source`"),
+        ("store: { redb: /nowhere/weir.redb }\n", "/nowhere/weir.redb: "),
         ("source: nowhere\n", "nowhere: No such file"),
         ("xds: here\nsource: x\n", "config.yaml:1:6: "),
     ] {

@@ -185,8 +185,11 @@ fn a_proxys_refusal_reaches_the_fleet_with_node_resource_and_reason() {
         reason.contains(&format!("cannot listen on 127.0.0.1:{}: the address is in use", mesh.gateway)),
         "{reason}"
     );
-    let log = mesh.control.process.as_ref().expect("running").log();
-    assert!(log.contains("proxy-2") && log.contains("cannot listen on"), "{log}");
+    // What it says comes through a pipe.
+    eventually("the refusal is logged", || {
+        let log = mesh.control.process.as_ref()?.log();
+        (log.contains("proxy-2") && log.contains("cannot listen on")).then_some(())
+    });
     drop(second);
     assert_eq!(http_get(mesh.gateway, "/").expect("an answer").text(), "v1", "the first proxy serves on");
 }

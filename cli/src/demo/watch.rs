@@ -15,11 +15,11 @@ pub(super) async fn report_edits(demo: &Demo) -> Result<()> {
     loop {
         match edits.next(&demo.local, &demo.file).await {
             Edit::Refused(reason) => println!("refused, the last version stays: {reason}"),
-            Edit::Served { version, after } => {
+            Edit::Served { version, cause, after } => {
                 let counts = client::send(demo.gateway, PROBES, None, &ProgressBar::hidden()).await?;
                 let shares: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
                 println!(
-                    "version {version}: served {} ms after the file was saved; of {PROBES} requests now: {}",
+                    "version {version}: served {} ms after {cause}; of {PROBES} requests now: {}",
                     after.as_millis(),
                     shares.join(", ")
                 );

@@ -1,49 +1,26 @@
 //! From the intermediate representation to xDS resources, in the form that a kind of node understands.
 
+mod cluster;
 mod grpc;
+mod listener;
+mod route;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use proxy_core::config::Address as CoreAddress;
 use proxy_core::xds::{Rejection, translate};
-use xds_proto::envoy::config::accesslog::v3::{AccessLog, access_log};
-use xds_proto::envoy::config::cluster::v3::Cluster;
-use xds_proto::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
-};
 use xds_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use xds_proto::envoy::config::core::v3::socket_address::PortSpecifier;
 use xds_proto::envoy::config::core::v3::{
-    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Locality, Metadata, Pipe, SocketAddress,
-    address,
+    Address, AggregatedConfigSource, ApiVersion, ConfigSource, DataSource, Pipe, SocketAddress,
+    TransportSocket, address, data_source, transport_socket,
 };
-use xds_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
-use xds_proto::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
-};
-use xds_proto::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter};
-use xds_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
-use xds_proto::envoy::config::route::v3::route_action::ClusterSpecifier;
-use xds_proto::envoy::config::route::v3::route_match::PathSpecifier;
-use xds_proto::envoy::config::route::v3::weighted_cluster::ClusterWeight;
-use xds_proto::envoy::config::route::v3::{
-    HeaderMatcher, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster, route,
-};
-use xds_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
-use xds_proto::envoy::extensions::filters::http::router::v3::Router;
-use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    RouteSpecifier, UpgradeConfig,
-};
-use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, HttpFilter, Rds, http_filter,
-};
-use xds_proto::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
-use xds_proto::prost_types::{Any, Struct, Value, value};
+use xds_proto::envoy::extensions::transport_sockets::tls::v3::{Secret, TlsCertificate, secret};
+use xds_proto::prost_types::Any;
 use xds_proto::type_url::{self, pack};
-use xds_proto::weir::split::v1::{SplitPolicy, split_policy};
 
-use crate::ir::{self, GATEWAY, Ir, LoadBalancing};
+use crate::ir::Ir;
 
 /// What a node understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +73,8 @@ pub struct ResourceSet {
     types: BTreeMap<&'static str, Arc<Resources>>,
     /// Listeners that a proxy would refuse: they have no address.
     named: BTreeSet<Arc<str>>,
+    /// Listeners that are for nodes with these labels alone.
+    labels: BTreeMap<Arc<str>, BTreeMap<String, String>>,
 }
 
 impl ResourceSet {
@@ -103,6 +82,17 @@ impl ResourceSet {
     pub fn of_type(&self, type_url: &str) -> &Arc<Resources> {
         static NONE: LazyLock<Arc<Resources>> = LazyLock::new(Arc::default);
         self.types.get(type_url).unwrap_or(&NONE)
+    }
+
+    /// The listeners for a node with these labels, where they are not all of them.
+    pub fn listeners_for(&self, labels: &BTreeMap<String, String>) -> Option<Arc<Resources>> {
+        let is_for = |wanted: &BTreeMap<String, String>| wanted.iter().all(|(k, v)| labels.get(k) == Some(v));
+        if self.labels.values().all(is_for) {
+            return None;
+        }
+        let mut listeners = Resources::clone(self.of_type(type_url::LISTENER));
+        listeners.retain(|name, _| self.labels.get(name).is_none_or(is_for));
+        Some(Arc::new(listeners))
     }
 
     fn insert(&mut self, type_url: &'static str, name: String, resource: Any) {
@@ -167,9 +157,15 @@ impl ResourceSet {
 pub fn lower(ir: &Ir, dialect: Dialect) -> ResourceSet {
     let mut set = ResourceSet::default();
     for (name, backend) in &ir.backends {
-        set.insert(type_url::CLUSTER, name.to_string(), pack(&cluster(name.as_str(), backend, dialect)));
-        let assignment = load_assignment(name.as_str(), backend, dialect);
-        set.insert(type_url::CLUSTER_LOAD_ASSIGNMENT, name.to_string(), pack(&assignment));
+        set.insert(
+            type_url::CLUSTER,
+            name.to_string(),
+            pack(&cluster::cluster(name.as_str(), backend, dialect)),
+        );
+        if !backend.has_names() {
+            let assignment = cluster::load_assignment(name.as_str(), backend, dialect);
+            set.insert(type_url::CLUSTER_LOAD_ASSIGNMENT, name.to_string(), pack(&assignment));
+        }
     }
     if dialect == Dialect::Grpc {
         for (name, routes) in grpc::targets(ir) {
@@ -179,8 +175,31 @@ pub fn lower(ir: &Ir, dialect: Dialect) -> ResourceSet {
         }
         return set;
     }
-    set.insert(type_url::LISTENER, GATEWAY.to_owned(), pack(&listener(&ir.gateway)));
-    set.insert(type_url::ROUTE_CONFIGURATION, GATEWAY.to_owned(), pack(&routes(ir, dialect)));
+    for (name, listener) in &ir.listeners {
+        let resource = listener::listener(name, listener, ir.access_log.as_deref());
+        set.insert(type_url::LISTENER, name.clone(), pack(&resource));
+        if !listener.node_labels.is_empty() {
+            set.labels.insert(name.as_str().into(), listener.node_labels.clone());
+        }
+    }
+    for (name, table) in &ir.tables {
+        set.insert(
+            type_url::ROUTE_CONFIGURATION,
+            name.clone(),
+            pack(&route::configuration(name, table, dialect)),
+        );
+    }
+    for (name, certificate) in &ir.certificates {
+        let secret = Secret {
+            name: name.clone(),
+            r#type: Some(secret::Type::TlsCertificate(TlsCertificate {
+                certificate_chain: Some(inline(&certificate.chain)),
+                private_key: Some(inline(&certificate.key)),
+                watched_directory: None,
+            })),
+        };
+        set.insert(type_url::SECRET, name.clone(), pack(&secret));
+    }
     set
 }
 
@@ -192,166 +211,32 @@ fn ads() -> ConfigSource {
     }
 }
 
-fn cluster(name: &str, backend: &ir::Backend, dialect: Dialect) -> Cluster {
-    let policy = match backend.load_balancing {
-        LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
-        // Clients of gRPC refuse it unless they are told otherwise (gRFC A48).
-        LoadBalancing::LeastRequest if dialect == Dialect::Grpc => LbPolicy::RoundRobin,
-        LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
-    };
-    Cluster {
-        name: name.to_owned(),
-        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
-        lb_policy: policy as i32,
-        ..Cluster::default()
+fn inline(text: &str) -> DataSource {
+    DataSource {
+        specifier: Some(data_source::Specifier::InlineString(text.to_owned())),
+        watched_directory: None,
     }
 }
 
-fn load_assignment(name: &str, backend: &ir::Backend, dialect: Dialect) -> ClusterLoadAssignment {
-    // Clients of gRPC leave out localities without a weight (gRFC A27).
-    let is_grpc = dialect == Dialect::Grpc;
-    let endpoint = |endpoint: &ir::Endpoint| LbEndpoint {
-        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
-            address: Some(address(&endpoint.address)),
-            hostname: String::new(),
-        })),
-        metadata: metadata(&endpoint.labels),
-        ..LbEndpoint::default()
-    };
-    ClusterLoadAssignment {
-        cluster_name: name.to_owned(),
-        endpoints: vec![LocalityLbEndpoints {
-            lb_endpoints: backend.endpoints.iter().map(endpoint).collect(),
-            locality: is_grpc.then(Locality::default),
-            load_balancing_weight: is_grpc.then_some(1),
-            ..LocalityLbEndpoints::default()
-        }],
-        policy: None,
+fn tls_socket(context: Any) -> TransportSocket {
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(context)),
     }
-}
-
-/// Labels where Envoy's subset balancing looks for them.
-fn metadata(labels: &BTreeMap<String, String>) -> Option<Metadata> {
-    let text = |text: &String| Value { kind: Some(value::Kind::StringValue(text.clone())) };
-    let fields: BTreeMap<_, _> = labels.iter().map(|(k, v)| (k.clone(), text(v))).collect();
-    (!fields.is_empty()).then(|| Metadata {
-        filter_metadata: HashMap::from([("envoy.lb".to_owned(), Struct { fields })]),
-        typed_filter_metadata: HashMap::new(),
-    })
 }
 
 fn address(address: &CoreAddress) -> Address {
     let wire = match address {
-        CoreAddress::Socket(socket) => address::Address::SocketAddress(SocketAddress {
-            protocol: 0,
-            address: socket.ip().to_string(),
-            port_specifier: Some(PortSpecifier::PortValue(socket.port().into())),
-        }),
+        CoreAddress::Socket(socket) => named_address(&socket.ip().to_string(), socket.port()),
         CoreAddress::Pipe(path) => address::Address::Pipe(Pipe { path: path.display().to_string() }),
     };
     Address { address: Some(wire) }
 }
 
-fn listener(gateway: &ir::Gateway) -> Listener {
-    let log = |path: &String| AccessLog {
-        name: "envoy.access_loggers.file".to_owned(),
-        config_type: Some(access_log::ConfigType::TypedConfig(pack(&FileAccessLog {
-            path: path.clone(),
-            ..FileAccessLog::default()
-        }))),
-        filter: None,
-    };
-    let manager = HttpConnectionManager {
-        stat_prefix: GATEWAY.to_owned(),
-        route_specifier: Some(RouteSpecifier::Rds(Rds {
-            config_source: Some(ads()),
-            route_config_name: GATEWAY.to_owned(),
-        })),
-        http_filters: vec![HttpFilter {
-            name: "envoy.filters.http.router".to_owned(),
-            config_type: Some(http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
-            ..HttpFilter::default()
-        }],
-        access_log: gateway.access_log.iter().map(log).collect(),
-        // A gateway's clients are strangers; backends learn who they are, and WebSockets pass.
-        use_remote_address: Some(true),
-        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), enabled: None }],
-        ..HttpConnectionManager::default()
-    };
-    let filter = Filter {
-        name: "envoy.filters.network.http_connection_manager".to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(pack(&manager))),
-    };
-    Listener {
-        name: GATEWAY.to_owned(),
-        address: Some(address(&gateway.address)),
-        filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
-        ..Listener::default()
-    }
-}
-
-fn routes(ir: &Ir, dialect: Dialect) -> RouteConfiguration {
-    let virtual_host = |host: &ir::Host| VirtualHost {
-        name: host.hostname.clone(),
-        domains: vec![host.hostname.clone()],
-        routes: host.routes.iter().map(|r| wire_route(r, dialect)).collect(),
-        ..VirtualHost::default()
-    };
-    RouteConfiguration {
-        name: GATEWAY.to_owned(),
-        virtual_hosts: ir.hosts.iter().map(virtual_host).collect(),
-        // Gateway API: the port of the Host header plays no part.
-        ignore_port_in_host_matching: true,
-        ..RouteConfiguration::default()
-    }
-}
-
-fn wire_route(route: &ir::Route, dialect: Dialect) -> Route {
-    let path = match &route.path {
-        ir::Path::Exact(path) => PathSpecifier::Path(path.clone()),
-        ir::Path::Prefix(path) if path.is_empty() => PathSpecifier::Prefix("/".to_owned()),
-        ir::Path::Prefix(path) => PathSpecifier::PathSeparatedPrefix(path.clone()),
-    };
-    let header = |(name, value): &(String, String)| HeaderMatcher {
-        name: name.clone(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
-            match_pattern: Some(string_matcher::MatchPattern::Exact(value.clone())),
-            ..StringMatcher::default()
-        })),
-        ..HeaderMatcher::default()
-    };
-    let cluster = match route.arms.as_slice() {
-        [only] => ClusterSpecifier::Cluster(only.backend.to_string()),
-        arms => ClusterSpecifier::WeightedClusters(WeightedCluster {
-            clusters: arms
-                .iter()
-                .map(|arm| ClusterWeight {
-                    name: arm.backend.to_string(),
-                    weight: Some(arm.weight),
-                    ..ClusterWeight::default()
-                })
-                .collect(),
-            ..WeightedCluster::default()
-        }),
-    };
-    let split = route.key.as_ref().filter(|_| dialect == Dialect::Weir).map(|key| SplitPolicy {
-        key: Some(split_policy::Key::Header(key.header.clone())),
-        salt: key.salt.clone(),
-        ..SplitPolicy::default()
-    });
-    Route {
-        name: route.name.clone(),
-        r#match: Some(RouteMatch {
-            headers: route.headers.iter().map(header).collect(),
-            path_specifier: Some(path),
-            ..RouteMatch::default()
-        }),
-        action: Some(route::Action::Route(RouteAction {
-            cluster_specifier: Some(cluster),
-            ..RouteAction::default()
-        })),
-        typed_per_filter_config: split.map(|s| ("weir.split".to_owned(), pack(&s))).into_iter().collect(),
-        ..Route::default()
-    }
+fn named_address(host: &str, port: u16) -> address::Address {
+    address::Address::SocketAddress(SocketAddress {
+        protocol: 0,
+        address: host.to_owned(),
+        port_specifier: Some(PortSpecifier::PortValue(port.into())),
+    })
 }

@@ -1,14 +1,25 @@
-//! The resources that people write: Gateway API's `HTTPRoute`, and `weir.dev/v1` for what it lacks.
+//! The resources that people write: Kubernetes' Gateway API, what of Kubernetes it refers to, and `weir.dev/v1` for what
+//! it lacks.
 //!
-//! Closed structs: a field that is not here is refused with line, column and the nearest known name. Gateway API field
-//! meanings follow its v1 reference.
+//! Closed structs: a field that is not here is refused with line, column and the nearest known name. Field meanings of
+//! Gateway API follow its v1 reference, those of Kubernetes its API reference.
 
 mod document;
+mod gateway;
+mod kind;
+mod kubernetes;
+mod metadata;
 mod resource;
+mod validate;
+mod weir;
 
-pub use document::{DocumentError, Memory, Objects, Origin, Problem, Sourced, problem, read};
-pub use resource::{
-    Backend, BackendEndpoint, BackendRef, BackendSpec, HeaderMatch, HeaderMatchType, HttpRoute,
-    HttpRouteMatch, HttpRouteRule, HttpRouteSpec, LoadBalancing, Metadata, ParentRef, PathMatch,
-    PathMatchType, SplitKey, SplitSpec, TargetRef, TrafficPolicy, TrafficPolicySpec,
-};
+pub(crate) use document::documents;
+pub use document::{Document, Memory, Origin, Problem, Refused, problem, read};
+pub use gateway::*;
+pub use kind::{Kind, ObjectKey, UnknownKind};
+pub use kubernetes::*;
+pub use metadata::{Metadata, Object};
+pub use resource::{Objects, Resource};
+pub use validate::{Flaw, duration, validate};
+
+pub use weir::*;

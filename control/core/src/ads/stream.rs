@@ -1,10 +1,11 @@
 //! One aggregated stream.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use xds_proto::envoy::config::core::v3::Node;
+use xds_proto::prost_types::{Struct, value::Kind as Field};
 
 use super::kind::Kind;
 use super::subscription::{Frame, Standing, Subscription};
@@ -106,6 +107,10 @@ pub enum StreamError {
 pub struct Stream {
     identifier: Arc<str>,
     dialect: Option<Dialect>,
+    /// `labels` (or `LABELS`) of the node's metadata.
+    labels: BTreeMap<String, String>,
+    /// The listeners that are for the node, where they are not all of them.
+    own_listeners: Option<Arc<Resources>>,
     is_delta: bool,
     config: Arc<Published>,
     subscriptions: [Option<Subscription>; 5],
@@ -129,6 +134,8 @@ impl Stream {
         Self {
             identifier,
             dialect: None,
+            labels: BTreeMap::new(),
+            own_listeners: None,
             is_delta: false,
             config,
             subscriptions: Default::default(),
@@ -172,6 +179,7 @@ impl Stream {
     pub fn on_config(&mut self, config: Arc<Published>, now: Instant) -> Output {
         self.keep_removed_clusters(&config);
         self.config = config;
+        self.find_own_listeners();
         self.release_removed_clusters();
         let mut output = Output::default();
         self.flush(now, &mut output);
@@ -226,6 +234,8 @@ impl Stream {
         }
         let node = node.filter(|node| !node.id.is_empty()).ok_or(StreamError::NoNode)?;
         self.dialect = Some(Dialect::of(&node.user_agent_name));
+        self.labels = node.metadata.as_ref().map(labels).unwrap_or_default();
+        self.find_own_listeners();
         output.events.push(Event::Connected {
             id: node.id.clone(),
             cluster: node.cluster.clone(),
@@ -266,7 +276,15 @@ impl Stream {
         }
     }
 
+    fn find_own_listeners(&mut self) {
+        let dialect = self.dialect.unwrap_or(Dialect::Standard);
+        self.own_listeners = self.config.for_dialect(dialect).listeners_for(&self.labels);
+    }
+
     fn all(&self, kind: Kind) -> &Arc<Resources> {
+        if let (Kind::Listeners, Some(own)) = (kind, &self.own_listeners) {
+            return own;
+        }
         let dialect = self.dialect.unwrap_or(Dialect::Standard);
         self.config.for_dialect(dialect).of_type(kind.type_url())
     }
@@ -352,4 +370,17 @@ impl Stream {
             self.lingering.iter_mut().for_each(Resources::clear);
         }
     }
+}
+
+/// The labels that a node says it has.
+fn labels(metadata: &Struct) -> BTreeMap<String, String> {
+    let labels = metadata.fields.get("labels").or_else(|| metadata.fields.get("LABELS"));
+    let Some(Field::StructValue(labels)) = labels.and_then(|labels| labels.kind.as_ref()) else {
+        return BTreeMap::new();
+    };
+    let text = |(key, value): (&String, &xds_proto::prost_types::Value)| match &value.kind {
+        Some(Field::StringValue(text)) => Some((key.clone(), text.clone())),
+        _ => None,
+    };
+    labels.fields.iter().filter_map(text).collect()
 }

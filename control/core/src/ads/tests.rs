@@ -17,8 +17,13 @@ use xds_proto::google::rpc::Status;
 use xds_proto::type_url;
 
 use super::*;
-use crate::ir::{Arm, Backend, BackendName, Endpoint, Gateway, Host, Ir, LoadBalancing, Path, Route};
+use crate::ir::{ImplicitGateway, Inputs, build};
 use crate::lower::{Dialect, lower};
+use crate::model::{
+    Backend, BackendEndpoint, BackendRef, BackendSpec, HttpRoute, HttpRouteRule, HttpRouteSpec, Kind,
+    Metadata, Object, Objects, Resource,
+};
+use crate::registry::Instances;
 
 mod foreign;
 
@@ -28,27 +33,26 @@ fn address(port: u16) -> Address {
 
 /// A configuration with these arms; every arm has a backend with one endpoint.
 fn published(version: u64, arms: &[(u16, u32)]) -> Arc<Published> {
-    let name = |id: &u16| BackendName::new("default", &format!("v{id}"));
-    let backend = |id: &u16| Backend {
-        endpoints: vec![Endpoint { address: address(9_000 + id), labels: BTreeMap::new() }],
-        load_balancing: LoadBalancing::RoundRobin,
+    let references = arms.iter().map(|(id, weight)| BackendRef {
+        name: format!("v{id}"),
+        weight: *weight,
+        ..BackendRef::default()
+    });
+    let rule = HttpRouteRule { backend_refs: references.collect(), ..HttpRouteRule::default() };
+    let spec = HttpRouteSpec { rules: vec![rule], ..HttpRouteSpec::default() };
+    let route: HttpRoute = Object::new(Kind::HttpRoute, Metadata::named("default", "shop"), spec);
+    let backend = |id: &u16| -> Resource {
+        let endpoint = BackendEndpoint { address: address(9_000 + id).to_string(), labels: BTreeMap::new() };
+        let spec = BackendSpec { endpoints: vec![endpoint], ..BackendSpec::default() };
+        let backend: Backend =
+            Object::new(Kind::Backend, Metadata::named("default", &format!("v{id}")), spec);
+        backend.into()
     };
-    let ir = Ir {
-        gateway: Gateway { address: address(80), access_log: None },
-        hosts: vec![Host {
-            hostname: "*".into(),
-            routes: vec![Route {
-                name: "shop/0".into(),
-                object: "shop".into(),
-                path: Path::Prefix(String::new()),
-                headers: vec![],
-                arms: arms.iter().map(|(id, weight)| Arm { backend: name(id), weight: *weight }).collect(),
-                key: None,
-            }],
-        }],
-        backends: arms.iter().map(|(id, _)| (name(id), backend(id))).collect(),
-    };
-    let sets = Dialect::ALL.map(|dialect| lower(&ir, dialect));
+    let backends = arms.iter().map(|(id, _)| backend(id));
+    let objects: Objects = backends.chain([route.into()]).map(Arc::new).collect();
+    let gateway = ImplicitGateway { address: address(80), access_log: None };
+    let built = build(Inputs { objects: &objects, instances: &Instances::new(), gateway: &gateway });
+    let sets = Dialect::ALL.map(|dialect| lower(&built.ir, dialect));
     sets.iter().try_for_each(|set| set.check()).expect("what is lowered is what a proxy takes");
     Arc::new(Published { version, sets })
 }

@@ -13,15 +13,16 @@ use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3:
 };
 use xds_proto::type_url::pack;
 
-use super::{Dialect, ads, wire_route};
-use crate::ir::{self, Ir};
+use super::route::wire_route;
+use super::{Dialect, ads};
+use crate::ir::{self, Action, Ir};
 
 /// What can be called, and the routes behind each: hosts by their names, and routes by theirs, for those that are for any
 /// host.
 pub(super) fn targets(ir: &Ir) -> BTreeMap<String, Vec<&ir::Route>> {
     let mut targets: BTreeMap<String, Vec<&ir::Route>> = BTreeMap::new();
-    for host in &ir.hosts {
-        for route in &host.routes {
+    for host in ir.tables.values().flat_map(|table| &table.hosts) {
+        for route in host.routes.iter().filter(|route| is_understood(route)) {
             if !host.hostname.starts_with('*') {
                 targets.entry(host.hostname.clone()).or_default().push(route);
             } else if host.hostname == "*" {
@@ -86,4 +87,11 @@ fn understood(route: Route) -> Vec<Route> {
         with(route.name.clone(), PathSpecifier::Path(prefix.clone())),
         with(format!("{}/", route.name), PathSpecifier::Prefix(format!("{prefix}/"))),
     ]
+}
+
+/// Clients of gRPC forward calls, and nothing else; what they would refuse would take the rest of its routes with it.
+fn is_understood(route: &ir::Route) -> bool {
+    matches!(route.action, Action::Forward(_))
+        && route.conditions.query.is_empty()
+        && route.conditions.method.is_none()
 }

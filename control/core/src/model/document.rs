@@ -7,12 +7,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_saphyr::{Budget, Options};
-use xds_proto::json::{did_you_mean, yaml_message};
+use xds_proto::json::{did_you_mean, place_of, yaml_message};
 
-use super::{Backend, HttpRoute, TrafficPolicy};
-
-const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
-const WEIR: &str = "weir.dev/v1";
+use super::resource::Read;
+use super::{Kind, ObjectKey, Resource, validate};
 
 /// Where a document stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,37 +27,19 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A resource and where it came from.
+/// A document of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sourced<T> {
-    /// Its document.
+pub struct Document {
+    /// Where it stands.
     pub origin: Origin,
-    /// What it says.
-    pub value: T,
-}
-
-/// All resources of a source.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Objects {
-    /// `HTTPRoute`
-    pub routes: Vec<Sourced<HttpRoute>>,
-    /// `Backend`
-    pub backends: Vec<Sourced<Backend>>,
-    /// `TrafficPolicy`
-    pub policies: Vec<Sourced<TrafficPolicy>>,
-}
-
-impl Objects {
-    /// Whether there is nothing at all.
-    pub fn is_empty(&self) -> bool {
-        self.routes.is_empty() && self.backends.is_empty() && self.policies.is_empty()
-    }
+    /// What it says, or why it is not taken.
+    pub content: Result<Arc<Resource>, Refused>,
 }
 
 /// A document that is not a resource. One sentence with the place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}:{column}: {message}")]
-pub struct DocumentError {
+pub struct Refused {
     /// The file.
     pub file: Arc<str>,
     /// From 1.
@@ -68,6 +48,8 @@ pub struct DocumentError {
     pub column: u64,
     /// What is wrong.
     pub message: String,
+    /// What it is called, where that can be read: what is served under this name stays.
+    pub key: Option<ObjectKey>,
 }
 
 /// What every document must say of itself.
@@ -76,13 +58,24 @@ pub struct DocumentError {
 struct Header {
     api_version: String,
     kind: String,
+    #[serde(default)]
+    metadata: Name,
+}
+
+/// As little as names a resource.
+#[derive(Default, Deserialize)]
+struct Name {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
 }
 
 /// Documents that were read before, by their text: reading one takes ten times as long as everything that follows.
 #[derive(Debug, Default)]
 pub struct Memory {
-    before: HashMap<String, Resource>,
-    now: HashMap<String, Resource>,
+    before: HashMap<String, Arc<Resource>>,
+    now: HashMap<String, Arc<Resource>>,
 }
 
 impl Memory {
@@ -92,42 +85,21 @@ impl Memory {
     }
 }
 
-/// What a document says.
-#[derive(Debug, Clone)]
-enum Resource {
-    Route(HttpRoute),
-    Backend(Backend),
-    Policy(TrafficPolicy),
-}
-
-/// Reads every document of `text` into `objects`.
-///
-/// # Errors
-/// The first document that is not a resource of a known kind.
-pub fn read(
-    file: &Arc<str>,
-    text: &str,
-    memory: &mut Memory,
-    objects: &mut Objects,
-) -> Result<(), DocumentError> {
-    for (line, document) in documents(text) {
-        let resource = match memory.now.get(document).or_else(|| memory.before.get(document)) {
-            Some(known) => known.clone(),
-            None => Reader { file, line, document }.resource()?,
-        };
-        memory.now.entry(document.to_owned()).or_insert_with(|| resource.clone());
-        let origin = Origin { file: file.clone(), line };
-        match resource {
-            Resource::Route(value) => objects.routes.push(Sourced { origin, value }),
-            Resource::Backend(value) => objects.backends.push(Sourced { origin, value }),
-            Resource::Policy(value) => objects.policies.push(Sourced { origin, value }),
+/// Reads every document of `text`. What is wrong with one is said of that one.
+pub fn read(file: &Arc<str>, text: &str, memory: &mut Memory) -> Vec<Document> {
+    let document = |(line, document)| {
+        let known = memory.now.get(document).or_else(|| memory.before.get(document)).cloned();
+        let content = known.map_or_else(|| Reader { file, line, document }.resource().map(Arc::new), Ok);
+        if let Ok(resource) = &content {
+            memory.now.entry(document.to_owned()).or_insert_with(|| resource.clone());
         }
-    }
-    Ok(())
+        Document { origin: Origin { file: file.clone(), line }, content }
+    };
+    documents(text).into_iter().map(document).collect()
 }
 
 /// The documents of a YAML stream with the lines they start on; those that hold only comments are left out.
-fn documents(text: &str) -> Vec<(u64, &str)> {
+pub(crate) fn documents(text: &str) -> Vec<(u64, &str)> {
     let mut found = Vec::new();
     let (mut start, mut start_line) = (0, 1);
     let mut offset = 0;
@@ -151,48 +123,66 @@ struct Reader<'a> {
     document: &'a str,
 }
 
-impl Reader<'_> {
-    fn parse<T: DeserializeOwned>(&self) -> Result<T, DocumentError> {
+impl Read for Reader<'_> {
+    type Error = Box<serde_saphyr::Error>;
+
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Self::Error> {
         // The default budget refuses files of 10,000 rules.
         let mut budget = Budget::default();
         (budget.max_nodes, budget.max_events) = (10_000_000, 40_000_000);
         let mut options = Options::default();
         options.budget = Some(budget);
-        serde_saphyr::from_str_with_options(self.document, options).map_err(|error| self.error(&error))
+        serde_saphyr::from_str_with_options(self.document, options).map_err(Box::new)
+    }
+}
+
+impl Reader<'_> {
+    fn resource(&self) -> Result<Resource, Refused> {
+        let header: Header = self.read().map_err(|error| self.refused(&error, None))?;
+        let kind = self.kind(&header)?;
+        let Name { name, namespace } = header.metadata;
+        let key = ObjectKey::new(kind, namespace.as_deref().unwrap_or("default"), &name);
+        let mut resource =
+            Resource::read_as(kind, self).map_err(|error| self.refused(&error, Some(key.clone())))?;
+        if !kind.is_namespaced() {
+            resource.metadata_mut().namespace.clear();
+        }
+        validate(&resource).map_err(|flaw| {
+            let place = place_of(self.document, &flaw.path);
+            let (line, column) = place.map_or((1, 1), |place| (place.line, place.column));
+            let message = format!("{key}: {flaw}");
+            Refused { file: self.file.clone(), line: self.line - 1 + line, column, message, key: Some(key) }
+        })?;
+        Ok(resource)
     }
 
-    fn resource(&self) -> Result<Resource, DocumentError> {
-        let Header { api_version, kind } = self.parse()?;
-        Ok(match (api_version.as_str(), kind.as_str()) {
-            (GATEWAY_API, "HTTPRoute") => Resource::Route(self.parse()?),
-            (WEIR, "Backend") => Resource::Backend(self.parse()?),
-            (WEIR, "TrafficPolicy") => Resource::Policy(self.parse()?),
-            _ => return Err(self.unknown_kind(&api_version, &kind)),
-        })
-    }
-
-    fn error(&self, error: &serde_saphyr::Error) -> DocumentError {
-        let Problem { line, column, message } = problem(error);
-        DocumentError { file: self.file.clone(), line: self.line - 1 + line, column, message }
-    }
-
-    fn unknown_kind(&self, api_version: &str, kind: &str) -> DocumentError {
-        let known = ["HTTPRoute", "Backend", "TrafficPolicy"];
-        let message = match known.into_iter().find(|k| *k == kind) {
-            Some("HTTPRoute") => format!("apiVersion of an HTTPRoute is {GATEWAY_API}, not {api_version}"),
-            Some(kind) => format!("apiVersion of a {kind} is {WEIR}, not {api_version}"),
+    fn kind(&self, header: &Header) -> Result<Kind, Refused> {
+        let Header { api_version, kind, .. } = header;
+        let message = match Kind::by_name(kind) {
+            Some(known) if known.reads(api_version) => return Ok(known),
+            Some(known) => {
+                let article = if known.as_str().starts_with(['H', 'E']) { "an" } else { "a" };
+                format!("apiVersion of {article} {kind} is {}, not {api_version}", known.api_version())
+            }
             None => {
-                let hint = did_you_mean(kind, known);
+                let hint = did_you_mean(kind, Kind::ALL.map(Kind::as_str));
                 format!("{api_version} {kind} is not a kind that this version knows{hint}")
             }
         };
         let line = self.document.lines().position(|l| l.starts_with("kind:") || l.starts_with("apiVersion:"));
-        DocumentError {
+        Err(Refused {
             file: self.file.clone(),
             line: self.line + line.unwrap_or(0) as u64,
             column: 1,
             message,
-        }
+            key: None,
+        })
+    }
+
+    fn refused(&self, error: &serde_saphyr::Error, key: Option<ObjectKey>) -> Refused {
+        let Problem { line, column, message } = problem(error);
+        let key = key.filter(|key| !key.name.is_empty());
+        Refused { file: self.file.clone(), line: self.line - 1 + line, column, message, key }
     }
 }
 
@@ -228,10 +218,9 @@ pub fn problem(error: &serde_saphyr::Error) -> Problem {
 mod tests {
     use super::*;
 
-    fn objects(text: &str) -> Result<Objects, String> {
-        let mut objects = Objects::default();
-        read(&"shop.yaml".into(), text, &mut Memory::default(), &mut objects).map_err(|e| e.to_string())?;
-        Ok(objects)
+    fn objects(text: &str) -> Result<Vec<(Origin, Arc<Resource>)>, String> {
+        let read = read(&"shop.yaml".into(), text, &mut Memory::default()).into_iter();
+        read.map(|d| d.content.map(|content| (d.origin, content)).map_err(|e| e.to_string())).collect()
     }
 
     const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1
@@ -258,9 +247,10 @@ spec: { endpoints: [{ address: 127.0.0.1:80, labels: { version: v1 } }] }
     #[test]
     fn documents_are_told_apart_and_remember_their_line() {
         let objects = objects(&format!("{ROUTE}---\n# nothing\n---\n{BACKEND}")).expect("valid");
-        assert_eq!(objects.routes[0].value.spec.rules[0].backend_refs[1].weight, 10);
-        assert_eq!(objects.routes[0].value.metadata.namespace, "default");
-        assert_eq!(objects.backends[0].origin.to_string(), "shop.yaml:16");
+        let Resource::HttpRoute(route) = &*objects[0].1 else { panic!("{:?}", objects[0]) };
+        assert_eq!(route.spec.rules[0].backend_refs[1].weight, 10);
+        assert_eq!(route.metadata.namespace, "default");
+        assert_eq!(objects[1].0.to_string(), "shop.yaml:16");
     }
 
     #[test]
@@ -271,10 +261,10 @@ spec: { endpoints: [{ address: 127.0.0.1:80, labels: { version: v1 } }] }
             [BACKEND.to_owned(), format!("{ROUTE}---\n{BACKEND}"), BACKEND.replace("name: v1", "name: v2")]
         {
             memory.begin();
-            let mut objects = Objects::default();
-            read(&"shop.yaml".into(), &text, &mut memory, &mut objects).expect("valid");
-            let backend = &objects.backends[0];
-            lines.push((backend.value.metadata.name.clone(), backend.origin.line, memory.now.len()));
+            let documents = read(&"shop.yaml".into(), &text, &mut memory);
+            let backend = documents.last().expect("a backend");
+            let name = backend.content.as_ref().expect("valid").metadata().name.clone();
+            lines.push((name, backend.origin.line, memory.now.len()));
         }
         assert_eq!(lines, [("v1".into(), 1, 1), ("v1".into(), 14, 2), ("v2".into(), 1, 1)]);
     }
@@ -300,18 +290,15 @@ spec: { endpoints: [{ address: 127.0.0.1:80, labels: { version: v1 } }] }
         let cases = [
             (ROUTE.replace("weight: 10", "weight: -5"), "shop.yaml:12:"),
             (
-                ROUTE.replace("PathPrefix", "RegularExpression"),
-                "`RegularExpression` is not supported here; known are Exact, PathPrefix",
+                ROUTE.replace("PathPrefix", "Prefix"),
+                "`Prefix` is not supported here; known are PathPrefix, Exact, RegularExpression",
             ),
             (ROUTE.replace("kind: HTTPRoute", "kind: HTTPRout"), "did you mean `HTTPRoute`?"),
             (
-                ROUTE.replace("k8s.io/v1", "k8s.io/v1beta1"),
+                ROUTE.replace("k8s.io/v1", "k8s.io/v1beta2"),
                 "apiVersion of an HTTPRoute is gateway.networking.k8s.io/v1",
             ),
-            (
-                ROUTE.replace("    backendRefs:", "    filters: []\n    backendRefs:"),
-                "unknown field `filters`",
-            ),
+            (ROUTE.replace("    backendRefs:", "    filter: []\n    backendRefs:"), "unknown field `filter`"),
             ("a: [".to_owned(), "shop.yaml:1:"),
             (
                 "kind: Backend\nkind: Backend\napiVersion: weir.dev/v1\n".to_owned(),

@@ -1,270 +1,179 @@
-//! The shape of each kind.
+//! A resource of any kind, and all of them together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-/// `metadata` of every resource.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Metadata {
-    /// Unique for its kind and namespace.
-    pub name: String,
-    /// `default` where unset.
-    #[serde(default = "default_namespace")]
-    pub namespace: String,
-    /// For selection by people and tools.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    /// Notes of people and tools.
-    #[serde(default)]
-    pub annotations: BTreeMap<String, String>,
+use super::{
+    Backend, BackendTlsPolicy, ConfigMap, EndpointSlice, FlowRule, Gateway, GatewayClass, GrpcRoute,
+    HttpRoute, Kind, ListenerSet, Metadata, Namespace, ObjectKey, ReferenceGrant, Secret, Service, TcpRoute,
+    TlsRoute, TrafficPolicy, UserGroup,
+};
+
+/// Reads a value of whatever type it is asked for, from a document.
+pub(super) trait Read {
+    /// What is said of a document that is not such a value.
+    type Error;
+
+    /// Reads it.
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Self::Error>;
 }
 
-fn default_namespace() -> String {
-    "default".to_owned()
+impl Read for Value {
+    type Error = serde_json::Error;
+
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Self::Error> {
+        T::deserialize(self)
+    }
 }
 
-/// `gateway.networking.k8s.io/v1` `HTTPRoute`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct HttpRoute {
-    /// `gateway.networking.k8s.io/v1`
-    pub api_version: String,
-    /// `HTTPRoute`
-    pub kind: String,
-    /// Its name.
-    pub metadata: Metadata,
-    /// What it does.
-    pub spec: HttpRouteSpec,
+macro_rules! kinds {
+    ($($kind:ident of $list:ident),* $(,)?) => {
+        /// A resource of any kind.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "each is named as its kind")]
+        pub enum Resource {
+            $($kind($kind),)*
+        }
+
+        impl Resource {
+            /// Its kind.
+            pub const fn kind(&self) -> Kind {
+                match self { $(Self::$kind(_) => Kind::$kind,)* }
+            }
+
+            /// Its name, and what is said of it.
+            pub const fn metadata(&self) -> &Metadata {
+                match self { $(Self::$kind(value) => &value.metadata,)* }
+            }
+
+            /// The same, to be changed.
+            pub const fn metadata_mut(&mut self) -> &mut Metadata {
+                match self { $(Self::$kind(value) => &mut value.metadata,)* }
+            }
+
+            /// As JSON: what was read, with the defaults that it left out.
+            ///
+            /// # Errors
+            /// None that is known: maps have text as keys.
+            pub fn to_value(&self) -> Result<Value, serde_json::Error> {
+                match self { $(Self::$kind(value) => serde_json::to_value(value),)* }
+            }
+
+            pub(super) fn read_as<R: Read>(kind: Kind, from: &R) -> Result<Self, R::Error> {
+                match kind { $(Kind::$kind => from.read().map(Self::$kind),)* }
+            }
+        }
+
+        impl Objects {
+            $(
+                #[doc = concat!("Those of the kind `", stringify!($kind), "`, by namespace and name.")]
+                pub fn $list(&self) -> impl Iterator<Item = &$kind> {
+                    self.of_kind(Kind::$kind).filter_map(|(_, resource)| match &**resource {
+                        Resource::$kind(value) => Some(value),
+                        _ => None,
+                    })
+                }
+            )*
+        }
+
+        $(
+            impl From<$kind> for Resource {
+                fn from(value: $kind) -> Self {
+                    Self::$kind(value)
+                }
+            }
+        )*
+    };
 }
 
-/// `HTTPRoute.spec`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct HttpRouteSpec {
-    /// The gateways it attaches to; the implicit one where empty.
-    #[serde(default)]
-    pub parent_refs: Vec<ParentRef>,
-    /// Hosts it serves, `*.example.com` included; all where empty.
-    #[serde(default)]
-    pub hostnames: Vec<String>,
-    /// Tried by precedence, not by order.
-    #[serde(default)]
-    pub rules: Vec<HttpRouteRule>,
+kinds! {
+    GatewayClass of gateway_classes,
+    Gateway of gateways,
+    ListenerSet of listener_sets,
+    HttpRoute of http_routes,
+    GrpcRoute of grpc_routes,
+    TlsRoute of tls_routes,
+    TcpRoute of tcp_routes,
+    BackendTlsPolicy of backend_tls_policies,
+    ReferenceGrant of reference_grants,
+    Namespace of namespaces,
+    Service of services,
+    EndpointSlice of endpoint_slices,
+    Secret of secrets,
+    ConfigMap of config_maps,
+    Backend of backends,
+    TrafficPolicy of traffic_policies,
+    UserGroup of user_groups,
+    FlowRule of flow_rules,
 }
 
-/// A gateway by name.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct ParentRef {
-    /// `gateway.networking.k8s.io`
-    #[serde(default)]
-    pub group: Option<String>,
-    /// `Gateway`
-    #[serde(default)]
-    pub kind: Option<String>,
-    /// The gateway's name.
-    pub name: String,
+impl Resource {
+    /// What it is called.
+    pub fn key(&self) -> ObjectKey {
+        let metadata = self.metadata();
+        ObjectKey::new(self.kind(), &metadata.namespace, &metadata.name)
+    }
+
+    /// From JSON, as [`Resource::to_value`] writes it.
+    ///
+    /// # Errors
+    /// It is not a resource of that kind.
+    pub fn from_value(kind: Kind, value: &Value) -> Result<Self, serde_json::Error> {
+        let mut resource = Self::read_as(kind, value)?;
+        if !kind.is_namespaced() {
+            resource.metadata_mut().namespace.clear();
+        }
+        Ok(resource)
+    }
 }
 
-/// One rule of a route.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct HttpRouteRule {
-    /// Its name, for logs.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// Any of them lets a request in; every request where empty.
-    #[serde(default)]
-    pub matches: Vec<HttpRouteMatch>,
-    /// Where requests go, by weight.
-    #[serde(default)]
-    pub backend_refs: Vec<BackendRef>,
+/// Resources by kind, namespace and name. Cheap to copy: they are shared.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Objects(BTreeMap<ObjectKey, Arc<Resource>>);
+
+impl Objects {
+    /// Whether there is nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The one that is called so.
+    pub fn get(&self, key: &ObjectKey) -> Option<&Arc<Resource>> {
+        self.0.get(key)
+    }
+
+    /// Puts one in its place.
+    pub fn put(&mut self, resource: Arc<Resource>) -> Option<Arc<Resource>> {
+        self.0.insert(resource.key(), resource)
+    }
+
+    /// Takes one away.
+    pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Resource>> {
+        self.0.remove(key)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<Resource>)> {
+        self.0.iter()
+    }
+
+    /// Those of a kind, by namespace and name.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Arc<Resource>)> {
+        let first = ObjectKey { kind, namespace: String::new(), name: String::new() };
+        self.0.range(first..).take_while(move |(key, _)| key.kind == kind)
+    }
 }
 
-/// Conditions that must all hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct HttpRouteMatch {
-    /// On the path; `PathPrefix /` where unset.
-    #[serde(default)]
-    pub path: Option<PathMatch>,
-    /// On headers.
-    #[serde(default)]
-    pub headers: Vec<HeaderMatch>,
-}
-
-/// A condition on the path.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct PathMatch {
-    /// How `value` is meant.
-    #[serde(default, rename = "type")]
-    pub kind: PathMatchType,
-    /// Starts with `/`.
-    #[serde(default = "root_path")]
-    pub value: String,
-}
-
-fn root_path() -> String {
-    "/".to_owned()
-}
-
-/// How a path is compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub enum PathMatchType {
-    /// The whole path.
-    Exact,
-    /// By elements: `/shop` matches `/shop/cart`, not `/shopping`.
-    #[default]
-    PathPrefix,
-}
-
-/// A condition on a header.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct HeaderMatch {
-    /// How `value` is meant.
-    #[serde(default, rename = "type")]
-    pub kind: HeaderMatchType,
-    /// In any case.
-    pub name: String,
-    /// In this case.
-    pub value: String,
-}
-
-/// How a header's value is compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub enum HeaderMatchType {
-    /// Byte for byte.
-    #[default]
-    Exact,
-}
-
-/// A weighted target.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct BackendRef {
-    /// `weir.dev`
-    #[serde(default)]
-    pub group: Option<String>,
-    /// `Backend`
-    #[serde(default)]
-    pub kind: Option<String>,
-    /// The backend's name.
-    pub name: String,
-    /// The route's own where unset.
-    #[serde(default)]
-    pub namespace: Option<String>,
-    /// Its part of the sum of weights, 0 to 1,000,000.
-    #[serde(default = "default_weight")]
-    pub weight: u32,
-}
-
-const fn default_weight() -> u32 {
-    1
-}
-
-/// `weir.dev/v1` `Backend`: endpoints that serve one version of something.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Backend {
-    /// `weir.dev/v1`
-    pub api_version: String,
-    /// `Backend`
-    pub kind: String,
-    /// Its name.
-    pub metadata: Metadata,
-    /// Where it is.
-    pub spec: BackendSpec,
-}
-
-/// `Backend.spec`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct BackendSpec {
-    /// Where requests go.
-    #[serde(default)]
-    pub endpoints: Vec<BackendEndpoint>,
-    /// How one of them is picked.
-    #[serde(default)]
-    pub load_balancing: LoadBalancing,
-}
-
-/// How an endpoint is picked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub enum LoadBalancing {
-    /// One after the other.
-    #[default]
-    RoundRobin,
-    /// Of two at random, the less busy.
-    LeastRequest,
-}
-
-/// One address.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct BackendEndpoint {
-    /// `IP:port` or `unix:/path`.
-    pub address: String,
-    /// Sent to proxies as the endpoint's metadata.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-}
-
-/// `weir.dev/v1` `TrafficPolicy`: what an `HTTPRoute` cannot say.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct TrafficPolicy {
-    /// `weir.dev/v1`
-    pub api_version: String,
-    /// `TrafficPolicy`
-    pub kind: String,
-    /// Its name.
-    pub metadata: Metadata,
-    /// What it says of which route.
-    pub spec: TrafficPolicySpec,
-}
-
-/// `TrafficPolicy.spec`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct TrafficPolicySpec {
-    /// The route, in the policy's namespace.
-    pub target_ref: TargetRef,
-    /// How its weighted targets are chosen.
-    pub split: SplitSpec,
-}
-
-/// A route by name.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct TargetRef {
-    /// `gateway.networking.k8s.io`
-    #[serde(default)]
-    pub group: Option<String>,
-    /// `HTTPRoute`
-    pub kind: String,
-    /// The route's name.
-    pub name: String,
-}
-
-/// How arms are chosen.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct SplitSpec {
-    /// What keeps a user on one arm.
-    pub key: SplitKey,
-    /// Changes who is first.
-    #[serde(default)]
-    pub salt: String,
-}
-
-/// What a user is recognised by.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct SplitKey {
-    /// A request header.
-    pub header: String,
+impl FromIterator<Arc<Resource>> for Objects {
+    fn from_iter<I: IntoIterator<Item = Arc<Resource>>>(resources: I) -> Self {
+        Self(resources.into_iter().map(|resource| (resource.key(), resource)).collect())
+    }
 }

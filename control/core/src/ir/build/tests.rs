@@ -1,11 +1,17 @@
+use proxy_core::config::Address;
+
 use super::*;
+use crate::ir::{Action, BackendName, SplitKey, Truth};
 use crate::model::{Memory, read};
 
-fn ir(text: &str) -> Result<Ir, String> {
-    let mut objects = Objects::default();
-    read(&"f.yaml".into(), text, &mut Memory::default(), &mut objects).map_err(|e| e.to_string())?;
-    let gateway = Gateway { address: Address::Socket(([127, 0, 0, 1], 80).into()), access_log: None };
-    build(&objects, gateway).map_err(|e| e.to_string())
+fn gateway() -> ImplicitGateway {
+    ImplicitGateway { address: Address::Socket(([127, 0, 0, 1], 80).into()), access_log: None }
+}
+
+fn built(text: &str) -> Built {
+    let documents = read(&"f.yaml".into(), text, &mut Memory::default()).into_iter();
+    let objects: Objects = documents.map(|document| document.content.expect("valid")).collect();
+    build(Inputs { objects: &objects, instances: &Instances::new(), gateway: &gateway() })
 }
 
 const BACKENDS: &str = "apiVersion: weir.dev/v1
@@ -26,8 +32,8 @@ fn route(name: &str, spec: &str) -> String {
     )
 }
 
-fn names(ir: &Ir, hostname: &str) -> Vec<String> {
-    let host = ir.hosts.iter().find(|h| h.hostname == hostname).expect("the host");
+fn names(built: &Built, hostname: &str) -> Vec<String> {
+    let host = built.ir.tables["weir"].hosts.iter().find(|h| h.hostname == hostname).expect("the host");
     host.routes.iter().map(|r| r.name.clone()).collect()
 }
 
@@ -39,15 +45,15 @@ fn precedence_is_exact_path_then_longer_prefix_then_more_headers() {
         { name: longer, matches: [{ path: { value: /shop/cart } }], backendRefs: [{ name: v1 }] },
         { name: header, matches: [{ path: { value: /shop }, headers: [{ name: x, value: a }] }], backendRefs: [{ name: v1 }] },
         { name: exact, matches: [{ path: { type: Exact, value: /a } }], backendRefs: [{ name: v1 }] } ] }";
-    let ir = ir(&format!("{BACKENDS}{}", route("r", spec))).expect("valid");
-    assert_eq!(names(&ir, "*"), ["r/exact", "r/longer", "r/header", "r/prefix", "r/any"]);
+    let built = built(&format!("{BACKENDS}{}", route("r", spec)));
+    assert_eq!(names(&built, "*"), ["r/exact", "r/longer", "r/header", "r/prefix", "r/any"]);
 }
 
 #[test]
 fn equal_matches_keep_the_order_of_names_and_rules() {
     let spec = "{ rules: [{ backendRefs: [{ name: v1 }] }, { backendRefs: [{ name: v2 }] }] }";
-    let ir = ir(&format!("{BACKENDS}{}{}", route("b", spec), route("a", spec))).expect("valid");
-    assert_eq!(names(&ir, "*"), ["a/0", "a/1", "b/0", "b/1"]);
+    let built = built(&format!("{BACKENDS}{}{}", route("b", spec), route("a", spec)));
+    assert_eq!(names(&built, "*"), ["a/0", "a/1", "b/0", "b/1"]);
 }
 
 #[test]
@@ -61,11 +67,11 @@ fn a_host_is_also_served_by_routes_of_less_specific_hosts_behind_its_own() {
         route("short", &format!("{{ hostnames: [a.example.com], {rules} }}")),
     ]
     .concat();
-    let ir = ir(&text).expect("valid");
-    assert_eq!(names(&ir, "shop.example.com"), ["shop/0", "wild/0", "all/0"]);
-    assert_eq!(names(&ir, "a.example.com"), ["short/0", "wild/0", "all/0"]);
-    assert_eq!(names(&ir, "*.example.com"), ["wild/0", "all/0"]);
-    assert_eq!(names(&ir, "*"), ["all/0"]);
+    let built = built(&text);
+    assert_eq!(names(&built, "shop.example.com"), ["shop/0", "wild/0", "all/0"]);
+    assert_eq!(names(&built, "a.example.com"), ["short/0", "wild/0", "all/0"]);
+    assert_eq!(names(&built, "*.example.com"), ["wild/0", "all/0"]);
+    assert_eq!(names(&built, "*"), ["all/0"]);
 }
 
 #[test]
@@ -76,56 +82,95 @@ metadata: { name: sticky }
 spec: { targetRef: { kind: HTTPRoute, name: r }, split: { key: { header: X-User }, salt: s1 } }
 ";
     let spec = "{ rules: [{ backendRefs: [{ name: v1, weight: 9 }, { name: v2 }] }] }";
-    let ir = ir(&format!("{BACKENDS}{}{policy}", route("r", spec))).expect("valid");
-    let key = ir.hosts[0].routes[0].key.as_ref().expect("a key");
-    assert_eq!((key.header.as_str(), key.salt.as_str()), ("x-user", "s1"));
+    let built = built(&format!("{BACKENDS}{}{policy}", route("r", spec)));
+    let Action::Forward(forward) = &built.ir.tables["weir"].hosts[0].routes[0].action else {
+        panic!("forwarded")
+    };
+    let split = forward.split.as_ref().expect("a policy");
+    assert_eq!((split.key.as_ref(), split.salt.as_str()), (Some(&SplitKey::Header("x-user".into())), "s1"));
+}
+
+fn shares(built: &Built) -> Vec<(Option<String>, u32)> {
+    let Action::Forward(forward) = &built.ir.tables["weir"].hosts[0].routes[0].action else {
+        return Vec::new();
+    };
+    forward.arms.iter().map(|arm| (arm.backend.as_ref().map(ToString::to_string), arm.weight)).collect()
 }
 
 #[test]
-fn contradictions_are_placed_and_named() {
+fn what_leads_nowhere_keeps_its_share_and_is_told_of() {
     let rule = |refs: &str| {
         format!("{BACKENDS}{}", route("r", &format!("{{ rules: [{{ backendRefs: {refs} }}] }}")))
     };
-    let with = |spec: &str| format!("{BACKENDS}{}", route("r", spec));
-    let cases = [
+    let known = |weight| (Some("v1".to_owned()), weight);
+    for (refs, expected, reason) in [
+        ("[{ name: v1, weight: 9 }, { name: v3 }]", vec![known(9), (None, 1)], "BackendNotFound"),
+        ("[{ name: v3 }]", vec![], "BackendNotFound"),
+        ("[{ name: v1 }, { name: v2, kind: Pod }]", vec![known(1), (None, 1)], "InvalidKind"),
+        ("[{ name: v1 }, { name: v2, namespace: other }]", vec![known(1), (None, 1)], "RefNotPermitted"),
         (
-            rule("[{ name: v3 }]"),
-            "f.yaml:11: HTTPRoute r: spec.rules[0].backendRefs[0].name: there is no Backend \"v3\"",
+            "[{ name: v1 }, { name: v2, kind: Service, port: 80 }]",
+            vec![known(1), (None, 1)],
+            "BackendNotFound",
         ),
-        (rule("[]"), "spec.rules[0].backendRefs: at least one with a weight above 0 is required"),
-        (rule("[{ name: v1, weight: 0 }]"), "at least one with a weight above 0"),
-        (rule("[{ name: v1, weight: 1000001 }]"), "backendRefs[0].weight: 1000001 is more than 1000000"),
-        (rule("[{ name: v1 }, { name: v1 }]"), "backendRefs[1]: v1 is already an arm"),
-        (rule("[{ name: v1, kind: Service }]"), "kind Service is not supported"),
-        (rule("[{ name: v1, namespace: other }]"), "needs a ReferenceGrant"),
-        (
-            with(
-                "{ rules: [{ name: a, backendRefs: [{ name: v1 }] }, { name: a, backendRefs: [{ name: v1 }] }] }",
-            ),
-            "spec.rules[1].name: another rule is named \"a\"",
-        ),
-        (with("{ hostnames: ['a:80'] }"), "spec.hostnames[0]: \"a:80\" is not a host name"),
-        (with("{ hostnames: ['a.*'] }"), "is not a host name"),
-        (with("{ parentRefs: [{ name: other }] }"), "spec.parentRefs[0]: this version has one Gateway only"),
-        (
-            with("{ rules: [{ matches: [{ path: { value: a } }], backendRefs: [{ name: v1 }] }] }"),
-            "matches[0].path.value: \"a\" is not a plain absolute path",
-        ),
-        (
-            with(
-                "{ rules: [{ matches: [{ headers: [{ name: 'a b', value: c }] }], backendRefs: [{ name: v1 }] }] }",
-            ),
-            "headers[0].name: \"a b\" is not a header name",
-        ),
-        (format!("{}{}", rule("[{ name: v1 }]"), route("r", "{ }")), "is already defined in f.yaml:11"),
-        (format!("{BACKENDS}{BACKENDS}"), "Backend v1: is defined twice"),
-        (
-            BACKENDS.replace("127.0.0.1:1", "localhost"),
-            "spec.endpoints[0].address: \"localhost\" is neither IP:port nor unix:/path",
-        ),
-    ];
-    for (text, part) in cases {
-        let error = ir(&text).expect_err(part);
-        assert!(error.contains(part), "{error:?} lacks {part:?}");
+        ("[]", vec![], "ResolvedRefs"),
+        ("[{ name: v1, weight: 0 }]", vec![], "ResolvedRefs"),
+    ] {
+        let built = built(&rule(refs));
+        assert_eq!(shares(&built), expected, "{refs}");
+        let status = &built.statuses[&ObjectKey::new(crate::model::Kind::HttpRoute, "default", "r")];
+        let resolved = status.parents[0].condition("ResolvedRefs").expect("it is said");
+        assert_eq!(resolved.reason, reason, "{refs}");
+        assert_eq!(resolved.status == Truth::True, reason == "ResolvedRefs", "{refs}");
+        if expected.is_empty() {
+            assert_eq!(built.ir.tables["weir"].hosts[0].routes[0].action, Action::Respond(500), "{refs}");
+        }
     }
+}
+
+#[test]
+fn a_group_goes_its_own_way_before_everyone_elses() {
+    let text = format!(
+        "{BACKENDS}{}apiVersion: weir.dev/v1
+kind: UserGroup
+metadata: {{ name: tens }}
+spec: {{ modulo: {{ divisor: 10, remainders: [3] }} }}
+---
+apiVersion: weir.dev/v1
+kind: TrafficPolicy
+metadata: {{ name: p }}
+spec: {{ targetRef: {{ kind: HTTPRoute, name: r }}, groups: [{{ group: tens, backendRefs: [{{ name: v2, weight: 1 }}] }}] }}
+",
+        route("r", "{ rules: [{ backendRefs: [{ name: v1 }] }] }")
+    );
+    let built = built(&text);
+    assert_eq!(names(&built, "*"), ["r/0@tens", "r/0"]);
+    let condition = &built.ir.tables["weir"].hosts[0].routes[0].conditions.headers[0];
+    let pattern = proxy_core::pattern::Pattern::new(&condition.value).expect("an expression");
+    for id in 0..2_000 {
+        assert_eq!(pattern.matches(id.to_string().as_bytes()), id % 10 == 3, "{id}");
+    }
+    assert_eq!(condition.name, "x-user-id");
+}
+
+#[test]
+fn flow_rules_come_first_by_their_priority() {
+    let rule = |name: &str, priority: i32, rest: &str| {
+        format!(
+            "---\napiVersion: weir.dev/v1\nkind: FlowRule\nmetadata: {{ name: {name} }}\nspec: {{ match: {{ env: staging }}, priority: {priority}, {rest} }}\n"
+        )
+    };
+    let text = [
+        BACKENDS.to_owned(),
+        route("r", "{ rules: [{ backendRefs: [{ name: v1 }] }] }"),
+        rule("low", 1, "action: drop"),
+        rule("high", 9, "action: forward, target: v2"),
+    ]
+    .concat();
+    let built = built(&text);
+    assert_eq!(names(&built, "*"), ["flow/high", "flow/low", "r/0"]);
+    let routes = &built.ir.tables["weir"].hosts[0].routes;
+    assert_eq!(routes[1].action, Action::Respond(403));
+    let Action::Forward(forward) = &routes[0].action else { panic!("forwarded") };
+    assert_eq!(forward.arms[0].backend, Some(BackendName::new("default", "v2")));
 }

@@ -1,0 +1,786 @@
+//! `Gateway` and `ListenerSet`: which ports there are, and what attached to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use proxy_core::config::Address;
+
+use super::backends::{BUNDLE_KIND, Unresolved, bundle};
+use super::connections::Connections;
+use super::flow::FlowRoutes;
+use super::grants::{From, Grants};
+use super::hosts::{Hosts, covering};
+use super::{CONTROLLER, by_age};
+use crate::ir::{
+    Action, Certificate, ChainAction, ClientValidation, Condition, GATEWAY, Host, ImplicitGateway, Listener,
+    ListenerStatus, ObjectStatus, Redirect, Route, Speaks, Table, Termination, TlsChain, Truth,
+};
+use crate::model::{
+    self, AllowedRoutes, FromNamespaces, FrontendMode, FrontendValidation, GatewaySpec, Kind, LabelOperator,
+    LabelSelector, Metadata, ObjectKey, Objects, Protocol, Resource, RouteNamespaces, TlsMode,
+};
+
+/// A listener, and what attached to it.
+pub(super) struct Port<'a> {
+    /// The `Gateway` or `ListenerSet` that declares it.
+    pub(super) parent: ObjectKey,
+    gateway: usize,
+    pub(super) name: &'a str,
+    pub(super) number: u16,
+    pub(super) protocol: Protocol,
+    /// In lower case; empty for every host.
+    pub(super) hostname: String,
+    /// Kinds of routes that may attach.
+    pub(super) kinds: Vec<Kind>,
+    allowed: Option<&'a RouteNamespaces>,
+    /// Routes attach even where nothing is served: the status says how many wait.
+    pub(super) attached: usize,
+    pub(super) hosts: Hosts,
+    pub(super) connections: Connections,
+    termination: Option<Termination>,
+    conflict: Option<(&'static str, String)>,
+    lost_to_sibling: bool,
+    accepted: Condition,
+    resolved: Condition,
+    /// Whether any of the kinds is left, and any certificate where one is wanted.
+    is_usable: bool,
+}
+
+impl Port<'_> {
+    fn lose(&mut self, conflict: &(&'static str, String), to_sibling: bool) {
+        if self.conflict.is_none() {
+            self.conflict = Some(conflict.clone());
+            self.lost_to_sibling = to_sibling;
+        }
+    }
+
+    fn is_served(&self) -> bool {
+        self.conflict.is_none() && self.is_usable && self.accepted.status == Truth::True
+    }
+
+    const fn is_tls(&self) -> bool {
+        matches!(self.protocol, Protocol::Https | Protocol::Tls)
+    }
+}
+
+/// A gateway.
+struct Owner<'a> {
+    key: ObjectKey,
+    /// Whether it is the implicit one.
+    is_implicit: bool,
+    addresses: Vec<Address>,
+    node_labels: &'a BTreeMap<String, String>,
+    refused: Option<Condition>,
+}
+
+/// All ports.
+pub(super) struct Ports<'a> {
+    objects: &'a Objects,
+    owners: Vec<Owner<'a>>,
+    pub(super) ports: Vec<Port<'a>>,
+    certificates: BTreeMap<String, Certificate>,
+    /// `ListenerSet`s by the gateway that took them.
+    sets: Vec<ObjectKey>,
+}
+
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+static FROM_ALL: RouteNamespaces = RouteNamespaces { from: Some(FromNamespaces::All), selector: None };
+
+impl<'a> Ports<'a> {
+    pub(super) fn of(
+        objects: &'a Objects,
+        implicit: &ImplicitGateway,
+        grants: &Grants<'_>,
+        statuses: &mut BTreeMap<ObjectKey, ObjectStatus>,
+    ) -> Self {
+        let mut ports = Self {
+            objects,
+            owners: Vec::new(),
+            ports: Vec::new(),
+            certificates: BTreeMap::new(),
+            sets: Vec::new(),
+        };
+        let classes = classes(objects, statuses);
+        for gateway in by_age(objects.gateways()) {
+            ports.gateway(gateway, &classes, implicit, grants, statuses);
+        }
+        for set in by_age(objects.listener_sets()) {
+            ports.listener_set(set, grants, statuses);
+        }
+        ports.implicit(implicit);
+        ports.find_conflicts();
+        for port in ports.ports.iter_mut().filter(|port| !port.hostname.is_empty()) {
+            port.hosts.claim(&port.hostname.clone());
+        }
+        ports
+    }
+
+    fn implicit(&mut self, gateway: &ImplicitGateway) {
+        let key = ObjectKey::new(Kind::Gateway, "default", GATEWAY);
+        if self.objects.get(&key).is_some() {
+            return;
+        }
+        let number = match &gateway.address {
+            Address::Socket(address) => address.port(),
+            Address::Pipe(_) => 0,
+        };
+        self.owners.push(Owner {
+            key: key.clone(),
+            is_implicit: true,
+            addresses: vec![gateway.address.clone()],
+            node_labels: &NO_LABELS,
+            refused: None,
+        });
+        self.ports.push(Port {
+            parent: key,
+            gateway: self.owners.len() - 1,
+            name: "http",
+            number,
+            protocol: Protocol::Http,
+            hostname: String::new(),
+            kinds: vec![Kind::HttpRoute, Kind::GrpcRoute],
+            allowed: Some(&FROM_ALL),
+            attached: 0,
+            hosts: Hosts::default(),
+            connections: Connections::default(),
+            termination: None,
+            conflict: None,
+            lost_to_sibling: false,
+            accepted: Condition::holds("Accepted", "Accepted"),
+            resolved: Condition::holds("ResolvedRefs", "ResolvedRefs"),
+            is_usable: true,
+        });
+    }
+
+    fn gateway(
+        &mut self,
+        gateway: &'a model::Gateway,
+        classes: &BTreeMap<&str, bool>,
+        implicit: &ImplicitGateway,
+        grants: &Grants<'_>,
+        statuses: &mut BTreeMap<ObjectKey, ObjectStatus>,
+    ) {
+        let key = ObjectKey::new(Kind::Gateway, &gateway.metadata.namespace, &gateway.metadata.name);
+        let class = gateway.spec.gateway_class_name.as_str();
+        match classes.get(class) {
+            Some(true) => {}
+            None if class == GATEWAY => {}
+            _ => {
+                let message = format!("no GatewayClass {class:?} is served by {CONTROLLER}");
+                let condition =
+                    Condition { status: Truth::Unknown, ..Condition::fails("Accepted", "Pending", message) };
+                statuses.entry(key).or_default().conditions.push(condition);
+                return;
+            }
+        }
+        let (addresses, refused) = addresses(&gateway.spec, implicit);
+        let labels = gateway.spec.infrastructure.as_ref().map_or(&NO_LABELS, |i| &i.labels);
+        self.owners.push(Owner {
+            key: key.clone(),
+            is_implicit: false,
+            addresses,
+            node_labels: labels,
+            refused,
+        });
+        let owner = self.owners.len() - 1;
+        for listener in &gateway.spec.listeners {
+            let port = self.port(owner, &key, &gateway.metadata, &gateway.spec, listener, grants);
+            self.ports.push(port);
+        }
+    }
+
+    fn listener_set(
+        &mut self,
+        set: &'a model::ListenerSet,
+        grants: &Grants<'_>,
+        statuses: &mut BTreeMap<ObjectKey, ObjectStatus>,
+    ) {
+        let namespace = &set.metadata.namespace;
+        let key = ObjectKey::new(Kind::ListenerSet, namespace, &set.metadata.name);
+        let parent = &set.spec.parent_ref;
+        let of =
+            ObjectKey::new(Kind::Gateway, parent.namespace.as_deref().unwrap_or(namespace), &parent.name);
+        let owner = self.owners.iter().position(|owner| owner.key == of);
+        let gateway = self.objects.get(&of).and_then(|resource| match &**resource {
+            Resource::Gateway(gateway) => Some(gateway),
+            _ => None,
+        });
+        let owner = owner.filter(|owner| self.owners[*owner].refused.is_none());
+        let (Some(owner), Some(gateway)) = (owner, gateway) else {
+            let message = format!("there is no {of} of this control plane");
+            refuse_set(key, "ParentNotAccepted", &message, statuses);
+            return;
+        };
+        let allowed = gateway.spec.allowed_listeners.as_ref().map(|allowed| &allowed.namespaces);
+        let none = RouteNamespaces { from: Some(FromNamespaces::None), selector: None };
+        if !lets_in(self.objects, allowed.unwrap_or(&none), FromNamespaces::None, &of.namespace, namespace) {
+            let message = format!("{of} takes no listeners of the namespace {namespace}");
+            refuse_set(key, "NotAllowed", &message, statuses);
+            return;
+        }
+        for listener in &set.spec.listeners {
+            let port = self.port(owner, &key, &set.metadata, &gateway.spec, listener, grants);
+            self.ports.push(port);
+        }
+        self.sets.push(key);
+    }
+
+    fn port(
+        &mut self,
+        owner: usize,
+        parent: &ObjectKey,
+        metadata: &Metadata,
+        gateway: &'a GatewaySpec,
+        listener: &'a model::Listener,
+        grants: &Grants<'_>,
+    ) -> Port<'a> {
+        let passes_tls = listener.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Passthrough);
+        let mut accepted = Condition::holds("Accepted", "Accepted");
+        let mut resolved = Condition::holds("ResolvedRefs", "ResolvedRefs");
+        let (kinds, unsupported) = kinds(listener.protocol, passes_tls, listener.allowed_routes.as_ref());
+        if let Some(kind) = unsupported {
+            let message = format!("routes of the kind {kind} cannot attach to a listener of this protocol");
+            resolved = Condition::fails("ResolvedRefs", "InvalidRouteKinds", message);
+        }
+        if listener.protocol == Protocol::Udp {
+            accepted = Condition::fails("Accepted", "UnsupportedProtocol", "UDP is not supported");
+        }
+        let mut is_usable = !kinds.is_empty();
+        let mut termination = None;
+        if let Some(tls) = listener.tls.as_ref().filter(|tls| tls.mode == TlsMode::Terminate) {
+            if let Some(option) = tls.options.keys().next() {
+                let message = format!("tls.options: {option:?} is not known");
+                accepted = Condition::fails("Accepted", "UnsupportedValue", message);
+            }
+            let from = From { kind: parent.kind, namespace: &metadata.namespace };
+            let mut names = Vec::new();
+            for reference in &tls.certificate_refs {
+                match self.certificate(from, reference, grants) {
+                    Ok(name) => names.push(name),
+                    Err((reason, message)) => resolved = Condition::fails("ResolvedRefs", reason, message),
+                }
+            }
+            if tls.certificate_refs.is_empty() {
+                let message = "a listener that ends TLS needs a certificate";
+                resolved = Condition::fails("ResolvedRefs", "InvalidCertificateRef", message);
+            }
+            is_usable &= !names.is_empty();
+            let clients = frontend(gateway, listener.port).filter(|_| listener.protocol == Protocol::Https);
+            let of_gateway = self.owners[owner].key.clone();
+            let clients =
+                clients.map(|validation| self.clients(&of_gateway, validation, grants, &mut resolved));
+            let clients = match clients {
+                Some(Ok(clients)) => Some(clients),
+                Some(Err((reason, message))) => {
+                    accepted = Condition::fails("Accepted", reason, message);
+                    None
+                }
+                None => None,
+            };
+            termination = Some(Termination { certificates: names, clients });
+        }
+        Port {
+            parent: parent.clone(),
+            gateway: owner,
+            name: &listener.name,
+            number: listener.port,
+            protocol: listener.protocol,
+            hostname: listener.hostname.as_deref().unwrap_or_default().to_ascii_lowercase(),
+            kinds,
+            allowed: listener.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref()),
+            attached: 0,
+            hosts: Hosts::default(),
+            connections: Connections::default(),
+            termination,
+            conflict: None,
+            lost_to_sibling: false,
+            accepted,
+            resolved,
+            is_usable,
+        }
+    }
+
+    /// A chain and its key.
+    fn certificate(
+        &mut self,
+        from: From<'_>,
+        reference: &model::ObjectReference,
+        grants: &Grants<'_>,
+    ) -> Result<String, Unresolved> {
+        let is_secret = reference.kind.as_deref().is_none_or(|kind| kind == "Secret")
+            && reference.group.as_deref().is_none_or(|group| group.is_empty() || group == "core");
+        if !is_secret {
+            let kind = reference.kind.as_deref().unwrap_or_default();
+            return Err((
+                "InvalidCertificateRef",
+                format!("a {kind} holds no certificate: a Secret is wanted"),
+            ));
+        }
+        let namespace = reference.namespace.as_deref().unwrap_or(from.namespace);
+        let key = ObjectKey::new(Kind::Secret, namespace, &reference.name);
+        if !grants.allow(from, Kind::Secret, namespace, &reference.name) {
+            let message = format!("{key} is in another namespace, and no ReferenceGrant there allows it");
+            return Err(("RefNotPermitted", message));
+        }
+        let Some(Resource::Secret(secret)) = self.objects.get(&key).map(|resource| &**resource) else {
+            return Err(("InvalidCertificateRef", format!("there is no {key}")));
+        };
+        let (chain, private) = (secret.text("tls.crt"), secret.text("tls.key"));
+        let (Some(chain), Some(private)) = (chain, private) else {
+            return Err(("InvalidCertificateRef", format!("{key} lacks tls.crt or tls.key")));
+        };
+        if !chain.contains("-----BEGIN CERTIFICATE-----") || !private.contains("PRIVATE KEY-----") {
+            return Err(("InvalidCertificateRef", format!("{key} holds no PEM certificate and key")));
+        }
+        let name = format!("{namespace}/{}", reference.name);
+        self.certificates.insert(name.clone(), Certificate { chain, key: private });
+        Ok(name)
+    }
+
+    /// What clients must show. A bundle that cannot be used is told of; only if none can, nobody is served.
+    fn clients(
+        &self,
+        gateway: &ObjectKey,
+        validation: &FrontendValidation,
+        grants: &Grants<'_>,
+        resolved: &mut Condition,
+    ) -> Result<ClientValidation, Unresolved> {
+        if validation.mode == FrontendMode::AllowInsecureFallback {
+            return Err(("UnsupportedValue", "AllowInsecureFallback is not supported".to_owned()));
+        }
+        let from = From { kind: Kind::Gateway, namespace: &gateway.namespace };
+        let mut roots = String::new();
+        for reference in &validation.ca_certificate_refs {
+            let namespace = reference.namespace.as_deref().unwrap_or(from.namespace);
+            let found = match grants.allow(from, Kind::ConfigMap, namespace, &reference.name) {
+                true => bundle(self.objects, from.namespace, reference),
+                false => {
+                    let message = format!("ConfigMap {namespace}/{} needs a ReferenceGrant", reference.name);
+                    Err(("RefNotPermitted", message))
+                }
+            };
+            match found {
+                Ok(bundle) => roots.push_str(&bundle),
+                Err((reason, message)) => {
+                    let reason = if reason == BUNDLE_KIND { "InvalidCACertificateKind" } else { reason };
+                    *resolved = Condition::fails("ResolvedRefs", reason, message);
+                }
+            }
+        }
+        match roots.is_empty() {
+            true => Err(("NoValidCACertificate", "no reference leads to a certificate".to_owned())),
+            false => Ok(ClientValidation { roots, is_optional: false }),
+        }
+    }
+
+    /// Listeners that want the same port in ways that exclude each other. Of one gateway's own both lose, so that nobody is
+    /// served by chance; otherwise the one that was there first stays.
+    fn find_conflicts(&mut self) {
+        // Whoever lost to another object is no longer in anybody's way.
+        for are_siblings in [false, true] {
+            for i in 0..self.ports.len() {
+                for j in 0..i {
+                    let (earlier, later) = (&self.ports[j], &self.ports[i]);
+                    let is_pair = (earlier.parent == later.parent) == are_siblings;
+                    let has_lost = |port: &Port<'_>| port.conflict.is_some() && !port.lost_to_sibling;
+                    if !is_pair || has_lost(earlier) || has_lost(later) {
+                        continue;
+                    }
+                    let Some(conflict) = self.conflict(earlier, later) else { continue };
+                    self.ports[i].lose(&conflict, are_siblings);
+                    if are_siblings {
+                        self.ports[j].lose(&conflict, true);
+                    }
+                }
+            }
+        }
+    }
+
+    fn conflict(&self, earlier: &Port<'_>, later: &Port<'_>) -> Option<(&'static str, String)> {
+        if earlier.number != later.number {
+            return None;
+        }
+        let (one, other) = (&self.owners[earlier.gateway], &self.owners[later.gateway]);
+        if earlier.gateway != later.gateway {
+            let apart = one.node_labels != other.node_labels;
+            let shared = one.addresses.iter().any(|a| other.addresses.iter().any(|b| ip(a) == ip(b)));
+            let message = format!("{} has the port {} already", one.key, later.number);
+            return (!apart && shared).then_some(("PortUnavailable", message));
+        }
+        let family = |port: &Port<'_>| match port.protocol {
+            Protocol::Https | Protocol::Tls => 0,
+            Protocol::Http => 1,
+            Protocol::Tcp => 2,
+            Protocol::Udp => 3,
+        };
+        if family(earlier) != family(later) {
+            let message = format!("the listener {} speaks another protocol on this port", earlier.name);
+            return Some(("ProtocolConflict", message));
+        }
+        let message = format!("the listener {} has the same port and hostname", earlier.name);
+        (earlier.hostname == later.hostname).then_some(("HostnameConflict", message))
+    }
+
+    /// Whether a port is the implicit gateway's.
+    pub(super) fn is_implicit(&self, port: &Port<'_>) -> bool {
+        self.owners[port.gateway].is_implicit
+    }
+
+    /// Whether a route of a kind and a namespace may attach to a port.
+    pub(super) fn admits(&self, port: &Port<'_>, kind: Kind, namespace: &str) -> bool {
+        let same = RouteNamespaces::default();
+        let allowed = port.allowed.unwrap_or(&same);
+        port.kinds.contains(&kind)
+            && lets_in(self.objects, allowed, FromNamespaces::Same, &port.parent.namespace, namespace)
+    }
+
+    /// Whether requests for a name that come to the port are the port's: no listener beside it says more of that name.
+    pub(super) fn has_name(&self, port: &Port<'_>, name: &str) -> bool {
+        let beside: BTreeSet<&str> = self
+            .ports
+            .iter()
+            .filter(|p| p.gateway == port.gateway && p.number == port.number && p.is_served())
+            .map(|p| p.hostname.as_str())
+            .collect();
+        covering(name).iter().find(|n| beside.contains(n.as_str())).is_none_or(|n| *n == port.hostname)
+    }
+
+    /// The sockets, what is served there, and what became of each gateway.
+    pub(super) fn finish(
+        self,
+        implicit: &ImplicitGateway,
+        flow: &FlowRoutes,
+        statuses: &mut BTreeMap<ObjectKey, ObjectStatus>,
+    ) -> (BTreeMap<String, Listener>, BTreeMap<String, Table>, BTreeMap<String, Certificate>) {
+        self.report(statuses);
+        let (mut listeners, mut tables) = (BTreeMap::new(), BTreeMap::new());
+        let others = self.owners.len() > 1;
+        let mut sockets: BTreeMap<(usize, u16), Vec<&Port<'_>>> = BTreeMap::new();
+        for port in self.ports.iter().filter(|port| port.is_served()) {
+            sockets.entry((port.gateway, port.number)).or_default().push(port);
+        }
+        for ((owner, number), ports) in sockets {
+            let owner = &self.owners[owner];
+            // Where there are gateways of people's own, the implicit one is there for routes that name none.
+            if owner.refused.is_some() || (owner.is_implicit && others && ports[0].attached == 0) {
+                continue;
+            }
+            let name = match owner.is_implicit {
+                true => GATEWAY.to_owned(),
+                false => format!("{}/{}/{number}", owner.key.namespace, owner.key.name),
+            };
+            let Some(speaks) = speaks(&name, &ports, flow, &mut tables) else { continue };
+            let usable =
+                owner.addresses.iter().filter(|address| !ip(address).is_some_and(|ip| ip.is_multicast()));
+            for (i, address) in usable.enumerate() {
+                let address = match (address, owner.is_implicit) {
+                    (_, true) => implicit.address.clone(),
+                    (Address::Socket(ip), false) => Address::Socket(SocketAddr::new(ip.ip(), number)),
+                    (pipe @ Address::Pipe(_), false) => pipe.clone(),
+                };
+                let name = if i == 0 { name.clone() } else { format!("{name}/{i}") };
+                let gateway = format!("{}/{}", owner.key.namespace, owner.key.name);
+                let node_labels = owner.node_labels.clone();
+                listeners.insert(name, Listener { address, node_labels, gateway, speaks: speaks.clone() });
+            }
+        }
+        (listeners, tables, self.certificates)
+    }
+
+    fn report(&self, statuses: &mut BTreeMap<ObjectKey, ObjectStatus>) {
+        for owner in self.owners.iter().filter(|owner| !owner.is_implicit) {
+            self.report_listeners(&owner.key, owner.refused.as_ref(), statuses);
+        }
+        for set in &self.sets {
+            self.report_listeners(set, None, statuses);
+        }
+    }
+
+    fn report_listeners(
+        &self,
+        of: &ObjectKey,
+        refused: Option<&Condition>,
+        statuses: &mut BTreeMap<ObjectKey, ObjectStatus>,
+    ) {
+        let status = statuses.entry(of.clone()).or_default();
+        let ports: Vec<_> = self.ports.iter().filter(|port| port.parent == *of).collect();
+        status.listeners = ports.iter().map(|port| listener_status(port)).collect();
+        let served = ports.iter().filter(|port| port.is_served()).count();
+        let bad = |kind| {
+            let reason = if kind == Kind::ListenerSet { "ListenersNotValid" } else { "Invalid" };
+            Condition::fails("Programmed", reason, "no listener can be served")
+        };
+        let invalid = "not every listener can be served";
+        let of_owner = self.owners.iter().find(|owner| owner.key == *of);
+        let unusable =
+            of_owner.and_then(|owner| owner.addresses.iter().filter_map(ip).find(IpAddr::is_multicast));
+        let (accepted, programmed) = match refused {
+            Some(refused) => (refused.clone(), Condition { kind: "Programmed", ..refused.clone() }),
+            None if unusable.is_some() => {
+                let message =
+                    unusable.map(|ip| format!("{ip} is no address to listen on")).unwrap_or_default();
+                let programmed = Condition::fails("Programmed", "AddressNotUsable", message);
+                (Condition::holds("Accepted", "Accepted"), programmed)
+            }
+            None if served == ports.len() => {
+                (Condition::holds("Accepted", "Accepted"), Condition::holds("Programmed", "Programmed"))
+            }
+            None if served == 0 => {
+                (Condition::fails("Accepted", "ListenersNotValid", "no listener can be served"), bad(of.kind))
+            }
+            None => {
+                let accepted = Condition::holds("Accepted", "ListenersNotValid");
+                (
+                    Condition { message: invalid.to_owned(), ..accepted },
+                    Condition::holds("Programmed", "Programmed"),
+                )
+            }
+        };
+        status.conditions.extend([accepted, programmed]);
+    }
+}
+
+fn listener_status(port: &Port<'_>) -> ListenerStatus {
+    let (accepted, conflicted) = match &port.conflict {
+        Some((reason, message)) => (
+            Condition::fails("Accepted", reason, message.clone()),
+            Condition { message: message.clone(), ..Condition::holds("Conflicted", reason) },
+        ),
+        None => (port.accepted.clone(), Condition::fails("Conflicted", "NoConflicts", "")),
+    };
+    let programmed = match (&port.conflict, port.is_served()) {
+        (_, true) => Condition::holds("Programmed", "Programmed"),
+        (Some((reason, message)), false) => Condition::fails("Programmed", reason, message.clone()),
+        (None, false) => Condition::fails("Programmed", "Invalid", "what it refers to cannot be used"),
+    };
+    let kinds = port.kinds.iter();
+    ListenerStatus {
+        name: port.name.to_owned(),
+        supported_kinds: kinds
+            .map(|k| BTreeMap::from([("group", k.group()), ("kind", k.as_str())]))
+            .collect(),
+        attached_routes: port.attached,
+        conditions: vec![accepted, programmed, port.resolved.clone(), conflicted],
+    }
+}
+
+fn refuse_set(
+    set: ObjectKey,
+    reason: &'static str,
+    message: &str,
+    statuses: &mut BTreeMap<ObjectKey, ObjectStatus>,
+) {
+    let conditions = ["Accepted", "Programmed"].map(|kind| Condition::fails(kind, reason, message));
+    statuses.entry(set).or_default().conditions.extend(conditions);
+}
+
+/// Whether a class is ours and accepted, by name.
+fn classes<'a>(
+    objects: &'a Objects,
+    statuses: &mut BTreeMap<ObjectKey, ObjectStatus>,
+) -> BTreeMap<&'a str, bool> {
+    let mut classes = BTreeMap::new();
+    for class in objects.gateway_classes() {
+        let is_ours = class.spec.controller_name == CONTROLLER;
+        let has_parameters = class.spec.parameters_ref.is_some();
+        classes.insert(class.metadata.name.as_str(), is_ours && !has_parameters);
+        if is_ours {
+            let condition = match has_parameters {
+                true => Condition::fails("Accepted", "InvalidParameters", "parametersRef is not supported"),
+                false => Condition::holds("Accepted", "Accepted"),
+            };
+            let key = ObjectKey::new(Kind::GatewayClass, "", &class.metadata.name);
+            statuses.entry(key).or_default().conditions.push(condition);
+        }
+    }
+    classes
+}
+
+fn addresses(spec: &GatewaySpec, implicit: &ImplicitGateway) -> (Vec<Address>, Option<Condition>) {
+    let mut addresses = Vec::new();
+    let mut refused = None;
+    for address in &spec.addresses {
+        let is_ip = address.kind.as_deref().is_none_or(|kind| kind == "IPAddress");
+        // One that is to be assigned.
+        if is_ip && address.value.as_deref().unwrap_or_default().is_empty() {
+            continue;
+        }
+        match address.value.as_deref().unwrap_or_default().parse::<IpAddr>() {
+            Ok(ip) if is_ip => addresses.push(Address::Socket(SocketAddr::new(ip, 0))),
+            _ => {
+                let kind = address.kind.as_deref().unwrap_or("IPAddress");
+                let message = format!("an address of the type {kind} cannot be used");
+                refused = Some(Condition::fails("Accepted", "UnsupportedAddress", message));
+            }
+        }
+    }
+    if addresses.is_empty() {
+        addresses.push(implicit.address.clone());
+    }
+    let unsupported = [
+        (
+            spec.infrastructure.as_ref().is_some_and(|i| i.parameters_ref.is_some()),
+            ("InvalidParameters", "infrastructure.parametersRef is not supported"),
+        ),
+        (
+            spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()),
+            ("UnsupportedValue", "tls.backend is not supported"),
+        ),
+    ];
+    for (is_set, (reason, message)) in unsupported {
+        if is_set {
+            refused = Some(Condition::fails("Accepted", reason, message));
+        }
+    }
+    (addresses, refused)
+}
+
+const fn ip(address: &Address) -> Option<IpAddr> {
+    match address {
+        Address::Socket(address) => Some(address.ip()),
+        Address::Pipe(_) => None,
+    }
+}
+
+/// The kinds that may attach, and one that may not although it is named.
+fn kinds(
+    protocol: Protocol,
+    passes_tls: bool,
+    allowed: Option<&AllowedRoutes>,
+) -> (Vec<Kind>, Option<String>) {
+    let supported: &[Kind] = match (protocol, passes_tls) {
+        (Protocol::Http | Protocol::Https, _) => &[Kind::HttpRoute, Kind::GrpcRoute],
+        (Protocol::Tls, true) => &[Kind::TlsRoute],
+        (Protocol::Tls, false) => &[Kind::TlsRoute, Kind::TcpRoute],
+        (Protocol::Tcp, _) => &[Kind::TcpRoute],
+        (Protocol::Udp, _) => &[],
+    };
+    let Some(named) = allowed.map(|allowed| &allowed.kinds).filter(|kinds| !kinds.is_empty()) else {
+        return (supported.to_vec(), None);
+    };
+    let (mut kinds, mut unsupported) = (Vec::new(), None);
+    for kind in named {
+        let is_group = kind.group.as_deref().is_none_or(|group| group == Kind::HttpRoute.group());
+        match Kind::by_name(&kind.kind).filter(|kind| is_group && supported.contains(kind)) {
+            Some(kind) => kinds.push(kind),
+            None => unsupported = Some(kind.kind.clone()),
+        }
+    }
+    (kinds, unsupported)
+}
+
+/// What clients must show on a port.
+fn frontend(gateway: &GatewaySpec, port: u16) -> Option<&FrontendValidation> {
+    let frontend = gateway.tls.as_ref()?.frontend.as_ref()?;
+    let of_port = frontend.per_port.iter().find(|of| of.port == port).map(|of| &of.tls);
+    of_port.unwrap_or(&frontend.default).validation.as_ref()
+}
+
+/// Whether a namespace is among those that are let in.
+fn lets_in(
+    objects: &Objects,
+    allowed: &RouteNamespaces,
+    default: FromNamespaces,
+    own: &str,
+    namespace: &str,
+) -> bool {
+    match allowed.from.unwrap_or(default) {
+        FromNamespaces::All => true,
+        FromNamespaces::Same => own == namespace,
+        FromNamespaces::None => false,
+        FromNamespaces::Selector => {
+            let key = ObjectKey::new(Kind::Namespace, "", namespace);
+            let mut labels = objects.get(&key).map(|n| n.metadata().labels.clone()).unwrap_or_default();
+            labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
+            allowed.selector.as_ref().is_some_and(|selector| selects(selector, &labels))
+        }
+    }
+}
+
+fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    let expression = |e: &model::LabelExpression| {
+        let value = labels.get(&e.key);
+        match e.operator {
+            LabelOperator::In => value.is_some_and(|value| e.values.contains(value)),
+            LabelOperator::NotIn => value.is_none_or(|value| !e.values.contains(value)),
+            LabelOperator::Exists => value.is_some(),
+            LabelOperator::DoesNotExist => value.is_none(),
+        }
+    };
+    selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        && selector.match_expressions.iter().all(expression)
+}
+
+/// What a socket speaks: everything that its ports do. None where nothing can come of it.
+fn speaks(
+    name: &str,
+    ports: &[&Port<'_>],
+    flow: &FlowRoutes,
+    tables: &mut BTreeMap<String, Table>,
+) -> Option<Speaks> {
+    let table = |ports: &[&Port<'_>]| {
+        let hosts = ports.iter().flat_map(|port| port.hosts.finish(|routes| first(flow, routes)));
+        let mut hosts: Vec<_> = hosts.collect();
+        if let Some(port) = ports.first() {
+            complete_redirects(&mut hosts, port);
+        }
+        Table { hosts }
+    };
+    if ports.iter().any(|port| port.is_tls()) {
+        let mut chains = Vec::new();
+        for port in ports {
+            let server_names = match port.hostname.as_str() {
+                "" => Vec::new(),
+                hostname => vec![hostname.to_owned()],
+            };
+            match &port.termination {
+                Some(termination) if port.protocol == Protocol::Https => {
+                    let table_name = format!("{name}/{}", port.name);
+                    tables.insert(table_name.clone(), table(&[port]));
+                    let then = ChainAction::Http(termination.clone(), table_name);
+                    chains.push(TlsChain { name: port.name.to_owned(), server_names, then });
+                }
+                termination => chains.extend(port.connections.chains(port.name, termination.as_ref())),
+            }
+        }
+        return (!chains.is_empty()).then_some(Speaks::Tls(chains));
+    }
+    if ports.iter().any(|port| port.protocol == Protocol::Tcp) {
+        return ports.iter().find_map(|port| port.connections.first()).map(Speaks::Tcp);
+    }
+    tables.insert(name.to_owned(), table(ports));
+    Some(Speaks::Http(name.to_owned()))
+}
+
+/// The flow rules of the namespaces whose routes a host has.
+fn first(flow: &FlowRoutes, routes: &[Arc<Route>]) -> Vec<Arc<Route>> {
+    if flow.is_empty() {
+        return Vec::new();
+    }
+    let namespaces: BTreeSet<&str> =
+        routes.iter().map(|route| route.object.split_once('/').map_or("default", |(n, _)| n)).collect();
+    namespaces.into_iter().filter_map(|namespace| flow.get(namespace)).flatten().cloned().collect()
+}
+
+/// Where a redirect says no port, it is that of its scheme, or of the listener (Gateway API, HTTPRequestRedirectFilter.port).
+/// Default ports are not written.
+fn complete_redirects(hosts: &mut [Host], port: &Port<'_>) {
+    let default = if port.protocol == Protocol::Https { 443 } else { 80 };
+    if port.number == default {
+        return;
+    }
+    for route in hosts.iter_mut().flat_map(|host| &mut host.routes) {
+        let Action::Redirect(Redirect { port: None, scheme, host, .. }) = &route.action else { continue };
+        let number = match (scheme.as_deref(), host) {
+            // A host that is named comes without a port.
+            (Some(_), Some(_)) => continue,
+            (Some("http"), None) => 80,
+            (Some(_), None) => 443,
+            (None, _) => port.number,
+        };
+        if let Action::Redirect(redirect) = &mut Arc::make_mut(route).action {
+            redirect.port = Some(number);
+        }
+    }
+}

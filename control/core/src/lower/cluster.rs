@@ -1,0 +1,148 @@
+//! Clusters and their endpoints.
+
+use std::collections::{BTreeMap, HashMap};
+
+use xds_proto::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use xds_proto::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
+};
+use xds_proto::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
+use xds_proto::envoy::config::core::v3::{
+    Address, DataSource, Http2ProtocolOptions, Locality, Metadata, TransportSocket, data_source,
+};
+use xds_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use xds_proto::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+};
+use xds_proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
+use xds_proto::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
+use xds_proto::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, UpstreamTlsContext,
+};
+use xds_proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions,
+};
+use xds_proto::prost_types::{Struct, Value, value};
+use xds_proto::type_url::pack;
+
+use super::{Dialect, address, ads, inline, named_address, route, tls_socket};
+use crate::ir::{self, BackendAddress, BackendProtocol, LoadBalancing};
+use crate::model::CircuitBreaker;
+
+/// Where Linux distributions keep the roots of the machine.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+pub(super) fn cluster(name: &str, backend: &ir::Backend, dialect: Dialect) -> Cluster {
+    let policy = match backend.load_balancing {
+        LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
+        // Clients of gRPC refuse it unless they are told otherwise (gRFC A48).
+        LoadBalancing::LeastRequest if dialect == Dialect::Grpc => LbPolicy::RoundRobin,
+        LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
+    };
+    let discovery = if backend.has_names() { DiscoveryType::StrictDns } else { DiscoveryType::Eds };
+    let eds = EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() };
+    Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery as i32)),
+        eds_cluster_config: (!backend.has_names()).then_some(eds),
+        load_assignment: backend.has_names().then(|| load_assignment(name, backend, dialect)),
+        lb_policy: policy as i32,
+        typed_extension_protocol_options: protocol_options(backend, dialect),
+        transport_socket: backend.tls.as_ref().filter(|_| dialect != Dialect::Grpc).map(tls),
+        circuit_breakers: circuit_breakers(&backend.limits),
+        ..Cluster::default()
+    }
+}
+
+fn protocol_options(backend: &ir::Backend, dialect: Dialect) -> HashMap<String, xds_proto::prost_types::Any> {
+    if backend.protocol == BackendProtocol::Http || dialect == Dialect::Grpc {
+        return HashMap::new();
+    }
+    let http2 = ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default());
+    let explicit = ExplicitHttpConfig { protocol_config: Some(http2) };
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..HttpProtocolOptions::default()
+    };
+    let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    HashMap::from([(name.to_owned(), pack(&options))])
+}
+
+fn tls(tls: &ir::BackendTls) -> TransportSocket {
+    let name = |name: &ir::ExpectedName| {
+        let (san_type, text) = match name {
+            ir::ExpectedName::Dns(name) => (SanType::Dns, name),
+            ir::ExpectedName::Uri(uri) => (SanType::Uri, uri),
+        };
+        SubjectAltNameMatcher { san_type: san_type as i32, matcher: Some(route::exactly(text)) }
+    };
+    let system = || DataSource {
+        specifier: Some(data_source::Specifier::Filename(SYSTEM_ROOTS.to_owned())),
+        watched_directory: None,
+    };
+    let validation = CertificateValidationContext {
+        trusted_ca: Some(tls.roots.as_deref().map_or_else(system, inline)),
+        match_typed_subject_alt_names: tls.names.iter().map(name).collect(),
+        ..CertificateValidationContext::default()
+    };
+    let context = UpstreamTlsContext {
+        sni: tls.server_name.clone(),
+        common_tls_context: Some(CommonTlsContext {
+            validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+            ..CommonTlsContext::default()
+        }),
+        ..UpstreamTlsContext::default()
+    };
+    tls_socket(pack(&context))
+}
+
+fn circuit_breakers(limits: &CircuitBreaker) -> Option<CircuitBreakers> {
+    (*limits != CircuitBreaker::default()).then(|| CircuitBreakers {
+        thresholds: vec![Thresholds {
+            max_connections: limits.max_connections,
+            max_pending_requests: limits.max_pending_requests,
+            max_requests: limits.max_requests,
+            ..Thresholds::default()
+        }],
+    })
+}
+
+pub(super) fn load_assignment(name: &str, backend: &ir::Backend, dialect: Dialect) -> ClusterLoadAssignment {
+    // Clients of gRPC leave out localities without a weight (gRFC A27).
+    let is_grpc = dialect == Dialect::Grpc;
+    let are_weighted = backend.endpoints.iter().any(|endpoint| endpoint.weight != 1);
+    let endpoint = |endpoint: &ir::Endpoint| LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: Some(match &endpoint.address {
+                BackendAddress::Known(known) => address(known),
+                BackendAddress::Name(host, port) => Address { address: Some(named_address(host, *port)) },
+            }),
+            hostname: String::new(),
+        })),
+        metadata: metadata(&endpoint.labels),
+        load_balancing_weight: are_weighted.then_some(endpoint.weight),
+        ..LbEndpoint::default()
+    };
+    ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: backend.endpoints.iter().map(endpoint).collect(),
+            locality: is_grpc.then(Locality::default),
+            load_balancing_weight: is_grpc.then_some(1),
+            ..LocalityLbEndpoints::default()
+        }],
+        policy: None,
+    }
+}
+
+/// Labels where Envoy's subset balancing looks for them.
+fn metadata(labels: &BTreeMap<String, String>) -> Option<Metadata> {
+    let text = |text: &String| Value { kind: Some(value::Kind::StringValue(text.clone())) };
+    let fields: BTreeMap<_, _> = labels.iter().map(|(k, v)| (k.clone(), text(v))).collect();
+    (!fields.is_empty()).then(|| Metadata {
+        filter_metadata: HashMap::from([("envoy.lb".to_owned(), Struct { fields })]),
+        typed_filter_metadata: HashMap::new(),
+    })
+}

@@ -1,0 +1,143 @@
+//! `weir.dev/v1`.
+
+use super::{Checked, Flaw, MAX_WEIGHT, header_name, optional_duration};
+use crate::ir::BackendAddress;
+use crate::model::{BackendSpec, FlowAction, FlowRuleSpec, SplitSpec, TrafficPolicySpec, UserGroupSpec};
+
+/// Divisors of which the remainder can be read off the last two digits.
+const DIVISORS: [u32; 8] = [2, 4, 5, 10, 20, 25, 50, 100];
+
+pub(super) fn backend(spec: &BackendSpec) -> Checked {
+    for (i, endpoint) in spec.endpoints.iter().enumerate() {
+        if BackendAddress::parse(&endpoint.address).is_none() {
+            let reason = format!("{:?} is neither IP:port, name:port nor unix:/path", endpoint.address);
+            return Err(Flaw::new(format!("spec.endpoints[{i}].address"), reason));
+        }
+    }
+    match &spec.instances {
+        Some(selector) if selector.service.is_empty() => {
+            Err(Flaw::new("spec.instances.service", "a name is missing"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn traffic_policy(spec: &TrafficPolicySpec) -> Checked {
+    let target = &spec.target_ref;
+    let group = match target.kind.as_str() {
+        "HTTPRoute" | "GRPCRoute" => "gateway.networking.k8s.io",
+        "Backend" => "weir.dev",
+        "Service" => "",
+        other => {
+            let reason = format!("{other} is none of HTTPRoute, GRPCRoute, Backend and Service");
+            return Err(Flaw::new("spec.targetRef.kind", reason));
+        }
+    };
+    if target.group.as_deref().is_some_and(|g| g != group) {
+        return Err(Flaw::new("spec.targetRef.group", format!("of a {} is {group:?}", target.kind)));
+    }
+    let is_route = target.kind.ends_with("Route");
+    let (of_routes, of_backends) = (
+        [
+            ("spec.split", spec.split.is_some()),
+            ("spec.groups", !spec.groups.is_empty()),
+            ("spec.timeouts", spec.timeouts.is_some()),
+        ],
+        [
+            ("spec.circuitBreaker", spec.circuit_breaker.is_some()),
+            ("spec.loadBalancing", spec.load_balancing.is_some()),
+        ],
+    );
+    let odd = if is_route { &of_backends[..] } else { &of_routes[..] };
+    if let Some((path, _)) = odd.iter().find(|(_, is_set)| *is_set) {
+        return Err(Flaw::new(path, format!("says nothing of a {}", target.kind)));
+    }
+    spec.split.as_ref().map_or(Ok(()), split)?;
+    for (i, group) in spec.groups.iter().enumerate() {
+        let at = format!("spec.groups[{i}]");
+        if let Some(j) = group.backend_refs.iter().position(|backend| backend.weight > MAX_WEIGHT) {
+            return Err(Flaw::new(
+                format!("{at}.backendRefs[{j}].weight"),
+                format!("is more than {MAX_WEIGHT}"),
+            ));
+        }
+        if group.backend_refs.is_empty() {
+            return Err(Flaw::new(format!("{at}.backendRefs"), "one is wanted"));
+        }
+    }
+    if let Some(timeouts) = &spec.timeouts {
+        optional_duration("spec.timeouts.request", timeouts.request.as_ref())?;
+        optional_duration("spec.timeouts.idle", timeouts.idle.as_ref())?;
+    }
+    Ok(())
+}
+
+fn split(split: &SplitSpec) -> Checked {
+    if let Some(name) = &split.override_header {
+        header_name("spec.split.overrideHeader", name)?;
+    }
+    let Some(key) = &split.key else {
+        return match split.draining.is_empty() {
+            true => Ok(()),
+            false => Err(Flaw::new("spec.split.draining", "goes with a cookie as key only")),
+        };
+    };
+    let set = [
+        key.header.is_some(),
+        key.cookie.is_some(),
+        key.query_param.is_some(),
+        key.source_ip.is_some_and(|is_set| is_set),
+    ];
+    if set.iter().filter(|is_set| **is_set).count() != 1 {
+        return Err(Flaw::new("spec.split.key", "one of header, cookie, queryParam and sourceIp is wanted"));
+    }
+    if let Some(header) = &key.header {
+        header_name("spec.split.key.header", header)?;
+    }
+    if let Some(cookie) = &key.cookie {
+        header_name("spec.split.key.cookie.name", &cookie.name)?;
+        optional_duration("spec.split.key.cookie.ttl", cookie.ttl.as_ref())?;
+    } else if !split.draining.is_empty() {
+        return Err(Flaw::new("spec.split.draining", "goes with a cookie as key only"));
+    }
+    Ok(())
+}
+
+pub(super) fn user_group(spec: &UserGroupSpec) -> Checked {
+    let ways = [!spec.members.is_empty(), spec.modulo.is_some(), spec.attribute.is_some()];
+    if ways.iter().filter(|is_set| **is_set).count() != 1 {
+        return Err(Flaw::new("spec", "one of members, modulo and attribute is wanted"));
+    }
+    if let Some(header) = &spec.header {
+        header_name("spec.header", header)?;
+    }
+    if let Some(attribute) = &spec.attribute {
+        if spec.header.is_some() {
+            return Err(Flaw::new("spec.header", "an attribute has a header of its own"));
+        }
+        header_name("spec.attribute.header", &attribute.header)?;
+    }
+    let Some(modulo) = &spec.modulo else { return Ok(()) };
+    if !DIVISORS.contains(&modulo.divisor) {
+        let reason = format!("{} is none of 2, 4, 5, 10, 20, 25, 50 and 100", modulo.divisor);
+        return Err(Flaw::new("spec.modulo.divisor", reason));
+    }
+    match modulo.remainders.iter().position(|remainder| *remainder >= modulo.divisor) {
+        Some(i) => Err(Flaw::new(format!("spec.modulo.remainders[{i}]"), "is not below the divisor")),
+        None if modulo.remainders.is_empty() => Err(Flaw::new("spec.modulo.remainders", "one is wanted")),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn flow_rule(spec: &FlowRuleSpec) -> Checked {
+    for name in spec.conditions.keys() {
+        if !matches!(name.as_str(), ":path" | ":method" | ":authority") {
+            header_name(format!("spec.match[{name:?}]"), name)?;
+        }
+    }
+    match (spec.action, &spec.target) {
+        (FlowAction::Forward, None) => Err(Flaw::new("spec.target", "is missing: where `forward` leads")),
+        (FlowAction::Drop, Some(_)) => Err(Flaw::new("spec.target", "`drop` has none")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,168 @@
+//! Where a request would go, by the matcher of the data plane.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use control_core::ir::Ir;
+use control_core::preview::{Outcome, Preview, Question, impact};
+use control_core::version::Edit;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::Problem;
+use super::access::Caller;
+use super::resources::{read, scope};
+use super::versions::{as_it_was, one_diff};
+use crate::hub::Hub;
+use crate::tokens::Verb;
+
+/// A request that somebody describes.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Described {
+    /// `GET` where unset.
+    #[serde(default = "get")]
+    method: String,
+    /// The host that is asked for.
+    host: String,
+    /// Path and query; `/` where unset.
+    #[serde(default = "root")]
+    path: String,
+    /// Names and values.
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    /// The client's address; loopback where unset.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    source: Option<IpAddr>,
+    /// The request's random number.
+    #[serde(default)]
+    draw: u64,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+impl From<Described> for Question {
+    fn from(asked: Described) -> Self {
+        Self {
+            method: asked.method,
+            host: asked.host,
+            path: asked.path,
+            headers: asked.headers,
+            peer: asked.source.unwrap_or(Ipv4Addr::LOCALHOST.into()),
+            draw: asked.draw,
+            unknown: std::collections::BTreeSet::new(),
+        }
+    }
+}
+
+/// Where a request would go, and why.
+#[utoipa::path(post, path = "/api/v1/explain", request_body = Described,
+    responses((status = 200, description = "The way, listener by listener"), (status = 422, body = Problem)))]
+pub(super) async fn explain(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    axum::Json(asked): axum::Json<Described>,
+) -> Result<axum::Json<Value>, Problem> {
+    caller.may(Verb::Read, None)?;
+    let state = hub.state();
+    let preview = Preview::new(&state.ir, Instant::now()).map_err(Problem::invalid)?;
+    let question = Question::from(asked);
+    let ways: Vec<_> = preview
+        .ways(&question)
+        .into_iter()
+        .map(|(listener, Outcome { route, arm, timeout }, text)| {
+            json!({ "listener": listener, "route": route, "arm": arm, "timeout": timeout, "text": text })
+        })
+        .collect();
+    Ok(axum::Json(json!({ "ways": ways })))
+}
+
+/// What applying a body would change, by resource and field, and as text.
+#[utoipa::path(post, path = "/api/v1/preview", request_body = String,
+    responses((status = 200, description = "The differences"), (status = 422, body = Problem)))]
+pub(super) async fn preview(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    body: Bytes,
+) -> Result<axum::Json<Value>, Problem> {
+    let resources = read(&body)?;
+    for resource in &resources {
+        caller.may(Verb::Read, scope(&resource.key()))?;
+    }
+    let state = hub.state();
+    let newest = state.catalog.current().map_or(0, |version| version.number);
+    let (written, built) = hub.would_be(resources.into_iter().map(Edit::Put).collect());
+    let diffs = written.iter().map(|(key, after)| {
+        let before = state.catalog.objects().get(key).map(|resource| &**resource);
+        one_diff(key, before, after.as_deref(), newest, newest + 1)
+    });
+    let resources: Vec<_> = diffs.collect();
+    let complaints = written.iter().filter_map(|(key, _)| Some((key, built.statuses.get(key)?)));
+    let warnings: Vec<_> =
+        complaints.flat_map(|(key, s)| s.complaints().map(move |text| format!("{key}: {text}"))).collect();
+    Ok(axum::Json(json!({ "from": newest, "resources": resources, "warnings": warnings })))
+}
+
+/// Requests, and two configurations.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    /// The requests.
+    requests: Vec<Described>,
+    /// Resources that would be applied to what is served.
+    #[serde(default)]
+    documents: Option<String>,
+    /// Or: from this version, which is the one before `to` where unset,
+    #[serde(default)]
+    from: Option<u64>,
+    /// to this one, which is the newest where unset.
+    #[serde(default)]
+    to: Option<u64>,
+}
+
+/// Which requests would go by another route, to another backend, or under another time limit.
+#[utoipa::path(post, path = "/api/v1/impact", request_body = Asked,
+    responses((status = 200, description = "Those requests"), (status = 422, body = Problem)))]
+pub(super) async fn impacts(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    axum::Json(asked): axum::Json<Asked>,
+) -> Result<axum::Json<Value>, Problem> {
+    caller.may(Verb::Read, None)?;
+    let state = hub.state();
+    let (before, after): (Arc<Ir>, Arc<Ir>) = match &asked.documents {
+        Some(documents) => {
+            let resources = read(&Bytes::from(documents.clone()))?;
+            let (_, built) = hub.would_be(resources.into_iter().map(Edit::Put).collect());
+            (state.ir.clone(), Arc::new(built.ir))
+        }
+        None => {
+            let newest = state.catalog.current().map_or(0, |version| version.number);
+            let to = asked.to.unwrap_or(newest);
+            let from = asked.from.unwrap_or(to.saturating_sub(1));
+            let mut irs = Vec::new();
+            for number in [from, to] {
+                irs.push(Arc::new(hub.would_be(as_it_was(&hub, number).await?).1.ir));
+            }
+            (irs.swap_remove(0), irs.swap_remove(0))
+        }
+    };
+    let now = Instant::now();
+    let (before, after) = (
+        Preview::new(&before, now).map_err(Problem::invalid)?,
+        Preview::new(&after, now).map_err(Problem::invalid)?,
+    );
+    let questions: Vec<_> = asked.requests.into_iter().map(Question::from).collect();
+    Ok(axum::Json(json!({ "impacts": impact(&before, &after, &questions) })))
+}
