@@ -1,6 +1,7 @@
 //! `weir`: the user's tool.
 
 mod admin;
+mod convert;
 mod demo;
 mod exit;
 mod explain;
@@ -59,6 +60,12 @@ enum Command {
     /// Show and set the weights of a route.
     #[command(subcommand)]
     Split(split::Split),
+    /// Write Istio's resources and `MCPRoute`s as Gateway API, to standard output.
+    Import(convert::Import),
+    /// Write a resource of the control plane to standard output.
+    Export(convert::Export),
+    /// Write what a control plane would send: to Envoy, to Weir's own proxy, to clients of gRPC.
+    Convert(convert::Convert),
     /// Write what a shell needs to complete commands.
     Completion {
         /// The shell.
@@ -118,6 +125,9 @@ fn main() -> ExitCode {
         Command::History(flags) => versions::history(&flags).map(|()| ExitCode::SUCCESS),
         Command::Rollback(flags) => versions::rollback(&flags).map(|()| ExitCode::SUCCESS),
         Command::Split(command) => split::run(&command),
+        Command::Import(flags) => convert::import(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Export(flags) => convert::export(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Convert(flags) => convert::convert(&flags).map(|()| ExitCode::SUCCESS),
         Command::Completion { shell } => completion(shell).map(|()| ExitCode::SUCCESS),
         Command::Man => manual().map(|()| ExitCode::SUCCESS),
     };

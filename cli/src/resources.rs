@@ -198,7 +198,7 @@ pub(crate) fn get(flags: &Get) -> Result<()> {
                     cell(&event["name"]),
                     cell(&event["action"])
                 );
-                let says = event["object"].is_object().then(|| says(&event["object"])).unwrap_or_default();
+                let says = if event["object"].is_object() { says(&event["object"]) } else { String::new() };
                 print(format!("{line}  {says}").trim_end())?;
                 print("\n")
             }

@@ -47,6 +47,26 @@ pub enum StoreConfig {
     Memory,
     /// In a file of one process, relative to the configuration; `weir.redb` where unset.
     Redb(PathBuf),
+    /// In etcd, for several controllers of which one leads. Needs the feature `etcd`.
+    #[cfg(feature = "etcd")]
+    Etcd(EtcdConfig),
+}
+
+/// Where etcd is.
+#[cfg(feature = "etcd")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct EtcdConfig {
+    /// Such as `http://127.0.0.1:2379`.
+    pub endpoints: Vec<String>,
+    /// What every key begins with; `weir/` where unset.
+    #[serde(default = "default_prefix")]
+    pub prefix: String,
+}
+
+#[cfg(feature = "etcd")]
+fn default_prefix() -> String {
+    "weir/".to_owned()
 }
 
 impl Default for StoreConfig {

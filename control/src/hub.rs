@@ -53,6 +53,8 @@ struct Writer {
     journal: Journal,
     chain: Chain,
     leadership: Option<Leadership>,
+    /// Somebody else leads.
+    is_follower: bool,
 }
 
 /// Sources that could not be taken.
@@ -133,7 +135,7 @@ impl Hub {
             gateway,
             store,
             published: watch::Sender::default(),
-            writer: tokio::sync::Mutex::new(Writer { journal, chain, leadership: None }),
+            writer: tokio::sync::Mutex::new(Writer { journal, chain, leadership: None, is_follower: false }),
             fleet: Mutex::default(),
             refusals: Mutex::default(),
             audit,
@@ -160,6 +162,10 @@ impl Hub {
     /// Makes a change, or says why not.
     pub(crate) async fn change(&self, wanted: Wanted) -> Result<Done, Refused> {
         let mut writer = self.writer.lock().await;
+        if writer.is_follower {
+            let reason = "another controller leads, and takes changes".to_owned();
+            return Err(StoreError::Unavailable(reason).into());
+        }
         let state = self.state();
         for (key, expected) in &wanted.expected {
             let current = state.catalog.modified(key).unwrap_or(0);
@@ -260,6 +266,7 @@ impl Hub {
     }
 
     /// Takes the versions that another controller made.
+    #[cfg(feature = "etcd")]
     pub(crate) async fn catch_up(&self) -> Result<(), Refused> {
         let mut writer = self.writer.lock().await;
         let state = self.state();
@@ -283,9 +290,12 @@ impl Hub {
         Ok(())
     }
 
-    /// Every commit compares it from now on.
-    pub(crate) async fn lead(&self, leadership: Leadership) {
-        self.writer.lock().await.leadership = Some(leadership);
+    /// Every commit compares it from now on. None: somebody else leads, and nothing is written here.
+    #[cfg(feature = "etcd")]
+    pub(crate) async fn lead(&self, leadership: Option<Leadership>) {
+        let mut writer = self.writer.lock().await;
+        writer.leadership = leadership;
+        writer.is_follower = writer.leadership.is_none();
     }
 
     /// To be recorded, some time soon.

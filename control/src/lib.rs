@@ -9,6 +9,8 @@
 mod ads;
 mod api;
 mod audit;
+#[cfg(feature = "etcd")]
+mod cluster;
 mod config;
 mod csds;
 mod fleet;
@@ -22,6 +24,8 @@ mod sync;
 mod tls;
 mod tokens;
 
+#[cfg(feature = "etcd")]
+pub use config::EtcdConfig;
 pub use config::{ConfigError, ControlConfig, GatewayConfig, StoreConfig};
 pub use hub::RefusedSource;
 pub use process::{ControlPlane, StartError, Status};

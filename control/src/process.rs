@@ -20,6 +20,8 @@ use crate::csds::ClientStatus;
 use crate::fleet::Reports;
 use crate::http;
 use crate::hub::{Hub, Refused, RefusedSource};
+#[cfg(feature = "etcd")]
+use crate::store::Etcd;
 use crate::store::{Directory, Redb, Store, StoreError};
 use crate::sync::Sync;
 use crate::tls::{self, Reloaded};
@@ -128,6 +130,8 @@ async fn prepare(config: &ControlConfig) -> Result<Parts, StartError> {
             let store = Redb::open(path)?;
             (Arc::new(store.clone()), Some(store))
         }
+        #[cfg(feature = "etcd")]
+        StoreConfig::Etcd(etcd) => (Arc::new(Etcd::connect(&etcd.endpoints, &etcd.prefix).await?), None),
     };
     let (hub, events) = Hub::open(config.gateway.clone().into(), store).await?;
     let mut sync = directory.map(|directory| Sync::new(directory, hub.clone()));
@@ -194,8 +198,16 @@ fn spawn_beside(parts: Parts, audit_file: Option<std::path::PathBuf>) {
     tokio::spawn(hub.clone().keep_records(events));
     tokio::spawn(registry::follow(hub.clone()));
     tokio::spawn(audit::deliver(hub.store.clone(), audit_file));
-    if let Some(leases) = leases {
-        tokio::spawn(leases.end_leases());
+    match leases {
+        Some(leases) => drop(tokio::spawn(leases.end_leases())),
+        // Whoever shares its store is one of several.
+        #[cfg(feature = "etcd")]
+        None => {
+            tokio::spawn(crate::cluster::follow(hub.clone()));
+            tokio::spawn(crate::cluster::lead(hub, format!("process {}", std::process::id())));
+        }
+        #[cfg(not(feature = "etcd"))]
+        None => {}
     }
     if let Some(follower) = follower {
         tokio::spawn(follower.follow());

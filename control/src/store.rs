@@ -13,7 +13,7 @@ mod etcd;
 mod leader;
 mod redb;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +26,8 @@ pub(crate) use directory::{Directory, Follower};
 #[cfg(feature = "etcd")]
 pub(crate) use etcd::Etcd;
 pub(crate) use leader::Leadership;
+#[cfg(any(feature = "etcd", test))]
+pub(crate) use leader::campaign;
 pub(crate) use redb::Redb;
 
 /// Counts the commits of a store, from 1.

@@ -106,6 +106,22 @@ impl ResourceSet {
         self.insert(type_url, name.to_owned(), resource);
     }
 
+    /// Every resource in the form that people read, with its type.
+    ///
+    /// # Errors
+    /// None that is known: what was lowered has a form.
+    pub fn to_json(&self) -> Result<Vec<serde_json::Value>, xds_proto::json::ReadError> {
+        let all = self.types.iter().flat_map(|(url, resources)| resources.values().map(move |r| (*url, r)));
+        let shown = all.map(|(url, resource)| {
+            let mut value = xds_proto::json::to_json(type_url::message_name(url), &resource.any.value)?;
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("@type".to_owned(), url.into());
+            }
+            Ok(value)
+        });
+        shown.collect()
+    }
+
     /// Shares with `before` what says the same: whoever has been told of it can see that at a glance.
     #[must_use]
     pub fn sharing(mut self, before: &Self) -> Self {

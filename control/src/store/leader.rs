@@ -1,6 +1,8 @@
 //! One of several controllers leads: whoever has the key of the election.
 
-use super::{Commit, Compare, LeaseId, Revision, Store, StoreError, Write};
+#[cfg(any(feature = "etcd", test))]
+use super::{Commit, LeaseId, Store, StoreError, Write};
+use super::{Compare, Revision};
 
 /// The right to write. Every commit of a leader compares it, so that one that was paused and replaced writes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,7 @@ impl Leadership {
 }
 
 /// Waits until this candidate leads. It does so for as long as its lease lives.
+#[cfg(any(feature = "etcd", test))]
 pub(crate) async fn campaign(
     store: &dyn Store,
     election: &str,

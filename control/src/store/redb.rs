@@ -19,8 +19,10 @@ use super::{
 type Row<'a> = (u64, i64, &'a [u8]);
 
 const ENTRIES: TableDefinition<'_, &str, Row<'_>> = TableDefinition::new("entries");
-/// Revision and place in its commit: key and value.
-const EVENTS: TableDefinition<'_, (u64, u64), (&str, Option<&[u8]>)> = TableDefinition::new("events");
+/// A key and its value; none where it is gone.
+type Event<'a> = (&'a str, Option<&'a [u8]>);
+/// By revision and place in its commit.
+const EVENTS: TableDefinition<'_, (u64, u64), Event<'_>> = TableDefinition::new("events");
 /// Length in milliseconds.
 const LEASES: TableDefinition<'_, i64, u64> = TableDefinition::new("leases");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");

@@ -159,16 +159,16 @@ async fn a_watch_from_too_long_ago_says_so() {
 }
 
 #[cfg(feature = "etcd")]
-mod etcd {
+pub(crate) mod etcd {
     use std::net::TcpListener;
     use std::process::{Child, Command, Stdio};
 
     use super::*;
 
     /// An etcd of its own. None where there is no program of that name.
-    struct Server {
+    pub(crate) struct Server {
         child: Child,
-        address: String,
+        pub(crate) address: String,
         _folder: tempfile::TempDir,
     }
 
@@ -179,7 +179,7 @@ mod etcd {
         }
     }
 
-    fn start() -> Option<Server> {
+    pub(crate) fn start() -> Option<Server> {
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
         let (client, peer) = (format!("http://{}", free()), format!("http://{}", free()));
         let folder = tempfile::tempdir().expect("a folder");
@@ -201,7 +201,7 @@ mod etcd {
         }
     }
 
-    async fn connect(server: &Server, prefix: &str) -> Etcd {
+    pub(crate) async fn connect(server: &Server, prefix: &str) -> Etcd {
         for _ in 0..200 {
             if let Ok(store) = Etcd::connect(std::slice::from_ref(&server.address), prefix).await
                 && store.read("").await.is_ok()

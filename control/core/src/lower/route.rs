@@ -9,11 +9,14 @@ use xds_proto::envoy::config::route::v3::query_parameter_matcher::QueryParameter
 use xds_proto::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
+use xds_proto::envoy::config::route::v3::route_action::hash_policy::{self, PolicySpecifier};
 use xds_proto::envoy::config::route::v3::route_action::{
-    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
+    ClusterNotFoundResponseCode, ClusterSpecifier, HashPolicy, HostRewriteSpecifier,
 };
 use xds_proto::envoy::config::route::v3::route_match::{GrpcRouteMatchOptions, PathSpecifier};
-use xds_proto::envoy::config::route::v3::weighted_cluster::{ClusterWeight, cluster_weight};
+use xds_proto::envoy::config::route::v3::weighted_cluster::{
+    ClusterWeight, RandomValueSpecifier, cluster_weight,
+};
 use xds_proto::envoy::config::route::v3::{
     DirectResponseAction, HeaderMatcher, QueryParameterMatcher, RedirectAction, Route, RouteAction,
     RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster, route,
@@ -49,7 +52,9 @@ pub(super) fn configuration(name: &str, table: &Table, dialect: Dialect) -> Rout
 
 pub(super) fn wire_route(route: &ir::Route, dialect: Dialect) -> Route {
     let action = match &route.action {
-        Action::Forward(forward) => route::Action::Route(forwarding(forward, &route.conditions.path)),
+        Action::Forward(forward) => {
+            route::Action::Route(forwarding(forward, &route.conditions.path, dialect))
+        }
         Action::Redirect(redirect) => route::Action::Redirect(redirection(redirect, &route.conditions.path)),
         Action::Respond(status) => route::Action::DirectResponse(DirectResponseAction {
             status: (*status).into(),
@@ -126,11 +131,7 @@ fn regex(text: &str) -> RegexMatcher {
 
 fn additions(edits: &HeaderEdits) -> Vec<HeaderValueOption> {
     let line = |(name, value): &(String, String), action: HeaderAppendAction| HeaderValueOption {
-        header: Some(HeaderValue {
-            key: name.clone(),
-            value: value.replace('%', "%%"),
-            ..HeaderValue::default()
-        }),
+        header: Some(HeaderValue { key: name.clone(), value: value.replace('%', "%%") }),
         append_action: action as i32,
         keep_empty_value: value.is_empty(),
         ..HeaderValueOption::default()
@@ -140,13 +141,40 @@ fn additions(edits: &HeaderEdits) -> Vec<HeaderValueOption> {
     set.chain(add).collect()
 }
 
-fn forwarding(forward: &Forward, matched: &Path) -> RouteAction {
+/// The nearest that others have to a key: a hash over it, which chooses among the weights in their order. (Clients of gRPC
+/// draw for each call.)
+fn hash_policy(forward: &Forward, dialect: Dialect) -> Option<HashPolicy> {
+    let key = forward.split.as_ref().filter(|_| dialect == Dialect::Standard)?.key.as_ref()?;
+    let specifier = match key {
+        ir::SplitKey::Header(name) => PolicySpecifier::Header(hash_policy::Header {
+            header_name: name.clone(),
+            ..hash_policy::Header::default()
+        }),
+        ir::SplitKey::Cookie { name, ttl, path } => PolicySpecifier::Cookie(hash_policy::Cookie {
+            name: name.clone(),
+            ttl: ttl.map(wire_duration),
+            path: path.clone(),
+            ..hash_policy::Cookie::default()
+        }),
+        ir::SplitKey::QueryParameter(name) => {
+            PolicySpecifier::QueryParameter(hash_policy::QueryParameter { name: name.clone() })
+        }
+        ir::SplitKey::SourceIp => {
+            PolicySpecifier::ConnectionProperties(hash_policy::ConnectionProperties { source_ip: true })
+        }
+    };
+    Some(HashPolicy { policy_specifier: Some(specifier), terminal: false })
+}
+
+fn forwarding(forward: &Forward, matched: &Path, dialect: Dialect) -> RouteAction {
+    let hash_policy = hash_policy(forward, dialect);
     let (prefix_rewrite, regex_rewrite) = match &forward.path {
         None => (String::new(), None),
         Some(change) => rewrite(change, matched),
     };
     RouteAction {
-        cluster_specifier: Some(cluster(&forward.arms)),
+        cluster_specifier: Some(cluster(&forward.arms, hash_policy.is_some())),
+        hash_policy: hash_policy.into_iter().collect(),
         cluster_not_found_response_code: ClusterNotFoundResponseCode::InternalServerError as i32,
         prefix_rewrite,
         regex_rewrite,
@@ -158,7 +186,7 @@ fn forwarding(forward: &Forward, matched: &Path) -> RouteAction {
 }
 
 /// A plain cluster where an arm is alone and changes nothing.
-fn cluster(arms: &[Arm]) -> ClusterSpecifier {
+fn cluster(arms: &[Arm], by_hash: bool) -> ClusterSpecifier {
     let name = |arm: &Arm| arm.backend.as_ref().map_or(UNRESOLVED.to_owned(), ToString::to_string);
     let is_plain = |arm: &Arm| {
         arm.request == HeaderEdits::default() && arm.response == HeaderEdits::default() && arm.host.is_none()
@@ -182,6 +210,7 @@ fn cluster(arms: &[Arm]) -> ClusterSpecifier {
                     ..ClusterWeight::default()
                 })
                 .collect(),
+            random_value_specifier: by_hash.then_some(RandomValueSpecifier::UseHashPolicy(true)),
             ..WeightedCluster::default()
         }),
     }

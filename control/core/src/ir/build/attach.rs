@@ -126,7 +126,6 @@ impl Attachments<'_, '_> {
     }
 
     /// The ports of a parent to which a route may attach, with the hostnames that both let through; or why there are none.
-    #[expect(clippy::type_complexity, reason = "said in one place")]
     fn find(
         &self,
         route: &Attaching<'_>,

@@ -1,6 +1,7 @@
 //! What references to backends lead to.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -273,14 +274,17 @@ fn tls_policies<'a>(
             let target = (key.clone(), target.section_name.as_deref().filter(|name| !name.is_empty()));
             if objects.get(&key).is_none() {
                 accepted = Condition::fails("Accepted", "TargetNotFound", format!("there is no {key}"));
-            } else if by_target.contains_key(&target) {
-                accepted = Condition::fails(
-                    "Accepted",
-                    "Conflicted",
-                    format!("an older BackendTLSPolicy is about {key}"),
-                );
-            } else {
-                by_target.insert(target, tls.clone());
+                continue;
+            }
+            match by_target.entry(target) {
+                Entry::Vacant(place) => drop(place.insert(tls.clone())),
+                Entry::Occupied(_) => {
+                    accepted = Condition::fails(
+                        "Accepted",
+                        "Conflicted",
+                        format!("an older BackendTLSPolicy is about {key}"),
+                    );
+                }
             }
         }
         let key = ObjectKey::new(Kind::BackendTlsPolicy, namespace, &policy.metadata.name);

@@ -1,6 +1,7 @@
 //! `TrafficPolicy`: what it says, by what it is about.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::by_age;
 use crate::ir::{Condition, ObjectStatus, Split, SplitKey};
@@ -25,18 +26,24 @@ impl<'a> Policies<'a> {
             let missing_group = policy.spec.groups.iter().find(|split| {
                 objects.get(&ObjectKey::new(Kind::UserGroup, namespace, &split.group)).is_none()
             });
-            let condition = if objects.get(&key).is_none() {
-                Condition::fails("Accepted", "TargetNotFound", format!("there is no {key}"))
-            } else if by_target.contains_key(&key) {
-                Condition::fails("Accepted", "Conflicted", format!("an older TrafficPolicy is about {key}"))
-            } else {
-                by_target.insert(key, &policy.spec);
-                match missing_group {
-                    Some(split) => {
-                        let message = format!("there is no UserGroup {:?}; nobody is in it", split.group);
-                        Condition::fails("ResolvedRefs", "GroupNotFound", message)
+            let is_there = objects.get(&key).is_some();
+            let condition = match by_target.entry(key) {
+                Entry::Vacant(place) if !is_there => {
+                    Condition::fails("Accepted", "TargetNotFound", format!("there is no {}", place.key()))
+                }
+                Entry::Occupied(taken) => {
+                    let message = format!("an older TrafficPolicy is about {}", taken.key());
+                    Condition::fails("Accepted", "Conflicted", message)
+                }
+                Entry::Vacant(place) => {
+                    place.insert(&policy.spec);
+                    match missing_group {
+                        Some(split) => {
+                            let message = format!("there is no UserGroup {:?}; nobody is in it", split.group);
+                            Condition::fails("ResolvedRefs", "GroupNotFound", message)
+                        }
+                        None => Condition::holds("Accepted", "Accepted"),
                     }
-                    None => Condition::holds("Accepted", "Accepted"),
                 }
             };
             let key = ObjectKey::new(Kind::TrafficPolicy, namespace, &policy.metadata.name);
