@@ -25,6 +25,8 @@ use utoipa_axum::routes;
 
 use crate::hub::Hub;
 pub(crate) use problem::Problem;
+#[cfg(test)]
+pub(crate) use versions::as_it_was;
 
 /// The largest body that is read.
 const MAX_BODY: usize = 16 << 20;

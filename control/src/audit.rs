@@ -85,6 +85,24 @@ pub(crate) fn verify(records: &[Record]) -> Result<(), u64> {
     Ok(())
 }
 
+/// The last record, where it is not the one that was last written.
+pub(crate) async fn missing(
+    store: &dyn Store,
+    after: u64,
+    records: &[Record],
+) -> Result<Option<u64>, StoreError> {
+    let chain = Chain::load(store).await?;
+    let last = records.last().map_or((after, None), |record| (record.number, Some(&record.hash)));
+    // What came since the records were read is no gap.
+    let is_whole = chain.number > last.0 || last.1.is_none_or(|hash| *hash == chain.hash);
+    let is_cut = chain.number > last.0 && records_after(store, last.0).await? == 0;
+    Ok((!is_whole || is_cut).then_some(last.0 + 1))
+}
+
+async fn records_after(store: &dyn Store, number: u64) -> Result<usize, StoreError> {
+    records(store, number).await.map(|records| records.len())
+}
+
 /// The end of the chain.
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
@@ -188,7 +206,7 @@ async fn forget(store: &dyn Store, now: SystemTime) -> Result<(), StoreError> {
         .await?
         .into_iter()
         .take_while(|record| record.timestamp < limit)
-        .take(1_000)
+        .take(100)
         .map(|record| Write::Delete(format!("{PREFIX}{:020}", record.number)))
         .collect();
     if old.is_empty() {

@@ -108,7 +108,7 @@ mod tests {
         }
     }
 
-    async fn put(hub: &Hub, name: &str) -> Result<Done, Refused> {
+    async fn put(hub: &Arc<Hub>, name: &str) -> Result<Done, Refused> {
         let backend: Backend =
             Object::new(Kind::Backend, Metadata::named("default", name), BackendSpec::default());
         let wanted = Wanted {

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::audit::{self, Chain};
 use crate::journal::{Contents, Journal};
+use crate::registry;
 use crate::store::{Commit, Leadership, Store, StoreError, Write};
 
 /// Shared by everything. Locks are held for single updates, never across a wait.
@@ -120,7 +121,7 @@ impl Hub {
     ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<audit::Event>), StoreError> {
         let (journal, catalog) = Journal::load(&*store).await?;
         let chain = Chain::load(&*store).await?;
-        let instances = Instances::new();
+        let (_, instances) = registry::all(&*store).await?;
         let Built { ir, statuses } =
             build(Inputs { objects: catalog.objects(), instances: &instances, gateway: &gateway });
         let state = State {
@@ -159,8 +160,27 @@ impl Hub {
         self.state.subscribe()
     }
 
-    /// Makes a change, or says why not.
-    pub(crate) async fn change(&self, wanted: Wanted) -> Result<Done, Refused> {
+    /// Makes a change, or says why not. Whoever wanted it may have gone: what was begun is done.
+    pub(crate) async fn change(self: &Arc<Self>, wanted: Wanted) -> Result<Done, Refused> {
+        let hub = self.clone();
+        let done = tokio::spawn(async move {
+            let done = hub.change_now(wanted.clone()).await;
+            match &done {
+                // What is in the store is not what is here: somebody else wrote it, or an answer was lost.
+                Err(Refused::Store(StoreError::Conflict(_) | StoreError::Unavailable(_))) => {
+                    hub.catch_up().await?;
+                    if matches!(done, Err(Refused::Store(StoreError::Conflict(_)))) {
+                        return hub.change_now(wanted).await;
+                    }
+                    done
+                }
+                _ => done,
+            }
+        });
+        done.await.map_err(|error| Refused::Store(StoreError::Unavailable(error.to_string())))?
+    }
+
+    async fn change_now(&self, wanted: Wanted) -> Result<Done, Refused> {
         let mut writer = self.writer.lock().await;
         if writer.is_follower {
             let reason = "another controller leads, and takes changes".to_owned();
@@ -178,6 +198,9 @@ impl Hub {
         let Some(proposal) = proposal else {
             if let Some(event) = wanted.event.filter(|_| !wanted.is_dry_run) {
                 self.record(event);
+            }
+            if !wanted.beside.is_empty() {
+                self.store.commit(Commit { compares: Vec::new(), writes: wanted.beside }).await?;
             }
             return Ok(Done { version: None, warnings: Vec::new() });
         };
@@ -265,8 +288,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes the versions that another controller made.
-    #[cfg(feature = "etcd")]
+    /// Takes the versions that are in the store and not here: another controller's, or one whose answer was lost.
     pub(crate) async fn catch_up(&self) -> Result<(), Refused> {
         let mut writer = self.writer.lock().await;
         let state = self.state();
@@ -274,7 +296,7 @@ impl Hub {
         writer.journal.catch_up(&*self.store, &mut next.catalog).await?;
         writer.chain = Chain::load(&*self.store).await?;
         let number = next.catalog.current().map_or(0, |version| version.number);
-        if Some(number) == state.catalog.current().map(|version| version.number) {
+        if number == state.catalog.current().map_or(0, |version| version.number) {
             return Ok(());
         }
         let inputs =
@@ -306,7 +328,8 @@ impl Hub {
     /// Records what comes, for as long as the process lives. While the store cannot be written to, it waits.
     pub(crate) async fn keep_records(self: Arc<Self>, mut events: mpsc::UnboundedReceiver<audit::Event>) {
         let mut waiting = Vec::new();
-        while events.recv_many(&mut waiting, 256).await > 0 {
+        // Etcd takes 128 operations in a commit.
+        while events.recv_many(&mut waiting, 64).await > 0 {
             while let Err(error) = self.write_records(&waiting).await {
                 tracing::warn!(%error, waiting = waiting.len(), "audit records wait for the store");
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -376,4 +399,89 @@ fn lowered(ir: &Ir) -> Result<[ResourceSet; Dialect::ALL.len()], proxy_core::xds
 fn warnings(proposal: &Proposal, statuses: &BTreeMap<ObjectKey, ObjectStatus>) -> Vec<String> {
     let written = proposal.written.iter().filter_map(|(key, _)| Some((key, statuses.get(key)?)));
     written.flat_map(|(key, status)| status.complaints().map(move |text| format!("{key}: {text}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use control_core::model::{Backend, BackendSpec, Kind, Metadata, Object};
+    use proxy_core::config::Address;
+
+    use super::*;
+    use crate::store::Redb;
+
+    async fn hub() -> Arc<Hub> {
+        let address = Address::Socket(([127, 0, 0, 1], 80).into());
+        let store = Arc::new(Redb::in_memory().expect("a store"));
+        let gateway = ImplicitGateway { address, access_log: None };
+        Hub::open(gateway, store).await.expect("opened").0
+    }
+
+    fn wanted(name: &str, label: &str) -> Wanted {
+        let mut metadata = Metadata::named("default", name);
+        metadata.labels.insert("is".to_owned(), label.to_owned());
+        let backend: Backend = Object::new(Kind::Backend, metadata, BackendSpec::default());
+        Wanted {
+            edits: vec![Edit::Put(Arc::new(backend.into()))],
+            author: "a".to_owned(),
+            reason: String::new(),
+            expected: Vec::new(),
+            event: None,
+            beside: Vec::new(),
+            is_dry_run: false,
+        }
+    }
+
+    fn number(hub: &Hub) -> u64 {
+        hub.state().catalog.current().map_or(0, |version| version.number)
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_client_has_gone_is_done_and_in_nobodys_way() {
+        let hub = hub().await;
+        for i in 0..20 {
+            let change = hub.change(wanted("b", &i.to_string()));
+            // Whoever asked hangs up at some time on the way.
+            let _ = tokio::time::timeout(Duration::from_micros(i * 40), change).await;
+        }
+        let done = hub.change(wanted("c", "last")).await.expect("taken");
+        let mut states = hub.states();
+        let is_whole = states.wait_for(|state| state.catalog.current().is_some_and(|v| v.number >= 21));
+        tokio::time::timeout(Duration::from_secs(20), is_whole)
+            .await
+            .expect("all of them")
+            .expect("it goes on");
+        assert!(done.version.is_some());
+        let (_, kept) = Journal::load(&*hub.store).await.expect("read");
+        assert_eq!(kept.objects(), hub.state().catalog.objects(), "what is served is what is kept");
+        assert_eq!(number(&hub), 21);
+    }
+
+    #[tokio::test]
+    async fn what_another_wrote_is_taken_before_the_next_change() {
+        let hub = hub().await;
+        hub.change(wanted("a", "1")).await.expect("taken");
+        let address = Address::Socket(([127, 0, 0, 1], 80).into());
+        let gateway = ImplicitGateway { address, access_log: None };
+        let (other, _) = Hub::open(gateway, hub.store.clone()).await.expect("opened");
+        other.change(wanted("b", "1")).await.expect("taken");
+        hub.change(wanted("c", "1")).await.expect("taken behind it");
+        assert_eq!(number(&hub), 3);
+        assert_eq!(hub.state().catalog.objects().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_version_is_found_again_however_many_came_since() {
+        let hub = hub().await;
+        hub.change(wanted("old", "first")).await.expect("taken");
+        for i in 0..Catalog::LIMIT + 50 {
+            hub.change(wanted("busy", &i.to_string())).await.expect("taken");
+        }
+        let before = number(&hub);
+        hub.change(wanted("old", "second")).await.expect("taken");
+        let edits = crate::api::as_it_was(&hub, before).await.expect("it is known");
+        let [Edit::Put(resource)] = edits.as_slice() else { panic!("{edits:?}") };
+        assert_eq!(resource.metadata().labels["is"], "first");
+    }
 }

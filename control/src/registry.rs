@@ -87,7 +87,7 @@ async fn kept(
 }
 
 /// Everyone who is there, and the revision at which that is so.
-async fn all(store: &dyn Store) -> Result<(u64, Instances), StoreError> {
+pub(crate) async fn all(store: &dyn Store) -> Result<(u64, Instances), StoreError> {
     let snapshot = store.read(PREFIX).await?;
     let mut instances = Instances::new();
     for (key, entry) in snapshot.entries {

@@ -2,8 +2,9 @@
 //!
 //! A resource that was changed elsewhere and not in its file stays as it is, and is told of as drift.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use control_core::model::{ObjectKey, Resource};
 use control_core::version::Edit;
@@ -12,8 +13,11 @@ use crate::audit;
 use crate::hub::{Hub, Refused, Wanted};
 use crate::store::{Directory, Write};
 
-/// Hashes of what was last taken of each resource of the source.
-const TAKEN: &str = "source";
+/// Hashes of what was last taken of each resource of the source: `source/<kind>/<namespace>/<name>`.
+const TAKEN: &str = "source/";
+
+/// What is waited before the store is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Follows a directory.
 #[derive(Debug)]
@@ -22,16 +26,20 @@ pub(crate) struct Sync {
     hub: Arc<Hub>,
     taken: BTreeMap<ObjectKey, Arc<Resource>>,
     said: Vec<String>,
+    /// Resources that say something else than their files, as of a version.
+    drift: BTreeSet<ObjectKey>,
+    seen: u64,
 }
 
 impl Sync {
     pub(crate) const fn new(directory: Directory, hub: Arc<Hub>) -> Self {
-        Self { directory, hub, taken: BTreeMap::new(), said: Vec::new() }
+        Self { directory, hub, taken: BTreeMap::new(), said: Vec::new(), drift: BTreeSet::new(), seen: 0 }
     }
 }
 
-/// As it lies in the store, by the resource's name as text.
-type Taken = BTreeMap<String, String>;
+fn taken_key(key: &ObjectKey) -> String {
+    format!("{TAKEN}{}/{}/{}", key.kind, key.namespace, key.name)
+}
 
 fn hash(resource: &Resource) -> String {
     let value = resource.to_value().map(|value| value.to_string()).unwrap_or_default();
@@ -43,13 +51,10 @@ impl Sync {
     /// stays as it is.
     pub(crate) async fn begin(&mut self) -> Result<(), Refused> {
         let tree = self.directory.follow().borrow().clone();
-        let before: Taken = match self.hub.store.read(TAKEN).await?.entries.get(TAKEN) {
-            Some(entry) => serde_json::from_slice(&entry.value).unwrap_or_default(),
-            None => Taken::new(),
-        };
+        let before = self.hub.store.read(TAKEN).await?.entries;
         let state = self.hub.state();
         let is_new = |key: &ObjectKey, resource: &Resource| {
-            before.get(&key.to_string()).is_none_or(|hash_before| *hash_before != hash(resource))
+            before.get(&taken_key(key)).is_none_or(|entry| entry.value != hash(resource).as_bytes())
         };
         let mut edits: Vec<_> = tree
             .resources
@@ -59,11 +64,13 @@ impl Sync {
             .collect();
         let gone = state.catalog.objects().iter().map(|(key, _)| key);
         let gone =
-            gone.filter(|key| before.contains_key(&key.to_string()) && !tree.resources.contains_key(*key));
+            gone.filter(|key| before.contains_key(&taken_key(key)) && !tree.resources.contains_key(*key));
         edits.extend(gone.cloned().map(Edit::Delete));
         self.taken =
             tree.resources.iter().map(|(key, (_, resource))| (key.clone(), resource.clone())).collect();
-        self.take(edits).await
+        self.take_what_can_be(edits).await?;
+        self.look_for_drift(true);
+        Ok(())
     }
 
     /// Follows changes for as long as the process lives.
@@ -78,7 +85,8 @@ impl Sync {
                     if changed.is_err() {
                         return;
                     }
-                    self.look_for_drift();
+                    states.mark_unchanged();
+                    self.look_for_drift(false);
                     continue;
                 }
             }
@@ -95,20 +103,50 @@ impl Sync {
             let said = now.iter().filter(|(key, resource)| self.taken.get(*key) != Some(*resource));
             let mut edits: Vec<_> = said.map(|(_, resource)| Edit::Put(resource.clone())).collect();
             edits.extend(self.taken.keys().filter(|key| !now.contains_key(*key)).cloned().map(Edit::Delete));
-            self.taken = now;
-            match self.take(edits).await {
-                Ok(()) if tree.refused.is_empty() => self.hub.refusals(|refusals| refusals.current = None),
-                Ok(()) => {}
+            match self.take_what_can_be(edits).await {
+                Ok(()) => {
+                    self.taken = now;
+                    self.look_for_drift(true);
+                    if tree.refused.is_empty() && self.said.is_empty() {
+                        self.hub.refusals(|refusals| refusals.current = None);
+                    }
+                }
                 Err(error) => {
-                    tracing::warn!("the source was refused, the last version stays: {error}");
+                    tracing::warn!("what the source says waits for the store: {error}");
                     self.hub.refuse(error.to_string());
+                    tokio::time::sleep(AGAIN).await;
+                    trees.mark_changed();
                 }
             }
         }
     }
 
-    async fn take(&self, edits: Vec<Edit>) -> Result<(), Refused> {
-        let path = self.directory.path().display();
+    /// Takes everything at once, or, where something cannot be taken, everything else. An error is one of the store.
+    async fn take_what_can_be(&mut self, edits: Vec<Edit>) -> Result<(), Refused> {
+        let refused = match self.take(edits.clone()).await {
+            Err(refused @ Refused::Invalid(_)) if edits.len() == 1 => vec![refused],
+            Err(Refused::Invalid(_)) => {
+                let mut refused = Vec::new();
+                for edit in edits {
+                    match self.take(vec![edit]).await {
+                        Err(invalid @ Refused::Invalid(_)) => refused.push(invalid),
+                        other => other?,
+                    }
+                }
+                refused
+            }
+            other => return other,
+        };
+        for reason in refused {
+            tracing::warn!("refused, what was served of it stays: {reason}");
+            self.said.push(reason.to_string());
+            self.hub.refuse(reason.to_string());
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, edits: Vec<Edit>) -> Result<(), Refused> {
+        let path = self.directory.path().display().to_string();
         if !edits.is_empty() {
             let event = audit::Event {
                 trace_id: String::new(),
@@ -117,46 +155,65 @@ impl Sync {
                 target_env: String::new(),
                 details: format!("{path} changed"),
             };
+            let beside = edits.iter().map(remembered).collect();
             let wanted = Wanted {
                 edits,
                 author: "file".to_owned(),
                 reason: format!("{path} changed"),
                 expected: Vec::new(),
                 event: Some(event),
-                beside: vec![self.remembered()],
+                beside,
                 is_dry_run: false,
             };
             let done = self.hub.change(wanted).await?;
             if let Some(version) = done.version {
-                tracing::info!(version = version.number, source = %path, "configuration taken");
+                tracing::info!(version = version.number, source = path, "configuration taken");
             }
             for warning in done.warnings {
                 tracing::warn!("{warning}");
             }
         }
-        self.look_for_drift();
+        self.look_for_drift(false);
         Ok(())
     }
 
-    /// What was taken, for the next start.
-    fn remembered(&self) -> Write {
-        let taken: Taken =
-            self.taken.iter().map(|(key, resource)| (key.to_string(), hash(resource))).collect();
-        Write::Put(TAKEN.to_owned(), serde_json::to_vec(&taken).unwrap_or_default(), None)
-    }
-
-    /// Which resources say something else than their files.
-    fn look_for_drift(&self) {
+    /// Which resources say something else than their files: of those that the newest version wrote, or of all.
+    fn look_for_drift(&mut self, all: bool) {
         let state = self.hub.state();
-        let is_same = |ours: &Resource, theirs: &Resource| {
-            let mut ours = ours.clone();
-            ours.metadata_mut().creation_timestamp.clone_from(&theirs.metadata().creation_timestamp);
-            ours == *theirs
+        let newest = state.catalog.current().map_or(0, |version| version.number);
+        let looked_at: Vec<ObjectKey> = match newest == self.seen + 1 && !all {
+            true => state.contents.iter().map(|(key, _)| key.clone()).collect(),
+            false if newest == self.seen && !all => return,
+            false => self.taken.keys().chain(&self.drift).cloned().collect(),
         };
-        let differs = |(key, resource): &(&ObjectKey, &Arc<Resource>)| {
-            state.catalog.objects().get(key).is_none_or(|served| !is_same(resource, served))
-        };
-        let drift = self.taken.iter().filter(differs).map(|(key, _)| key.clone()).collect();
+        self.seen = newest;
+        for key in looked_at {
+            let differs = self.taken.get(&key).is_some_and(|resource| {
+                state.catalog.objects().get(&key).is_none_or(|served| !is_same(resource, served))
+            });
+            match differs {
+                true => drop(self.drift.insert(key)),
+                false => drop(self.drift.remove(&key)),
+            }
+        }
+        let drift = self.drift.iter().cloned().collect();
         self.hub.refusals(|refusals| refusals.drift = drift);
     }
+}
+
+/// What is remembered of an edit, for the next start.
+fn remembered(edit: &Edit) -> Write {
+    match edit {
+        Edit::Put(resource) => Write::Put(taken_key(&resource.key()), hash(resource).into_bytes(), None),
+        Edit::Delete(key) => Write::Delete(taken_key(key)),
+    }
+}
+
+/// Whether a resource is what its file says, but for the time of its making.
+fn is_same(file: &Resource, served: &Resource) -> bool {
+    let mut file = file.clone();
+    if file.metadata().creation_timestamp.is_none() {
+        file.metadata_mut().creation_timestamp.clone_from(&served.metadata().creation_timestamp);
+    }
+    file == *served
 }

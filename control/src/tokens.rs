@@ -56,6 +56,8 @@ pub(crate) struct Holder {
 pub(crate) enum Verb {
     /// Look at what is served.
     Read,
+    /// Look at what is served to all namespaces.
+    ReadAll,
     /// Change what is served.
     Write,
     /// Read the audit.
@@ -70,7 +72,7 @@ impl Holder {
         let is_there = self.namespaces.is_empty()
             || namespace.is_some_and(|namespace| self.namespaces.contains(namespace));
         let is_theirs = match verb {
-            Verb::Read => true,
+            Verb::Read | Verb::ReadAll => true,
             Verb::Write => matches!(self.role, Role::Admin | Role::Developer),
             Verb::Audit => matches!(self.role, Role::Admin | Role::Auditor),
             Verb::Administer => self.role == Role::Admin,

@@ -53,14 +53,14 @@ fn who_may_do_what_is_the_same_on_every_page() {
         ("POST", "/api/v1/services/{service}/instances/{id}/heartbeat", "write"),
         ("POST", "/api/v1/apply", "write"),
         ("POST", "/api/v1/preview", "read"),
-        ("POST", "/api/v1/impact", "read the whole"),
-        ("POST", "/api/v1/explain", "read the whole"),
+        ("POST", "/api/v1/impact", "read all"),
+        ("POST", "/api/v1/explain", "read all"),
         ("POST", "/api/v1/rollback", "write the whole"),
         ("GET", "/api/v1/resources", "read the whole"),
         ("GET", "/api/v1/versions", "read the whole"),
         ("GET", "/api/v1/diff", "read the whole"),
         ("GET", "/api/v1/watch", "read the whole"),
-        ("GET", "/api/v1/fleet", "read the whole"),
+        ("GET", "/api/v1/fleet", "read all"),
         ("GET", "/api/v1/audit", "audit"),
         ("GET", "/api/v1/tokens", "administer"),
         ("POST", "/api/v1/tokens", "administer"),
@@ -368,7 +368,7 @@ fn a_configuration_is_taken_once_and_told_once() {
     let known = format!("if-none-match: {}\r\n", first.header("etag").expect("a tag"));
     assert_eq!(api.send("GET", path, &known, "").status(), 304);
     let waiting = {
-        let (api, known) = (api.clone(), known.clone());
+        let api = api.clone();
         std::thread::spawn(move || api.send("GET", "/api/v1/config/default/cart?wait=30s", &known, ""))
     };
     std::thread::sleep(Duration::from_millis(100));

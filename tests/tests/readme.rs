@@ -62,3 +62,23 @@ fn the_files_of_the_readme_work_as_they_stand() {
         assert!((0..3).all(|_| client.get("/", &header).text() == version), "user {user} moved");
     }
 }
+
+#[test]
+fn the_resources_of_the_documentation_are_understood() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).expect("the documentation").flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        for block in blocks.filter(|block| block.starts_with("apiVersion:")) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = folder.path().join("resources.yaml");
+            std::fs::write(&file, block).expect("written");
+            let output =
+                Process::run("weir", &["convert", "-f", &file.display().to_string(), "--for", "weir"]);
+            assert_eq!(output.code, 0, "{}: {}", entry.path().display(), output.stderr);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2, "{seen} blocks of resources");
+}

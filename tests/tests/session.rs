@@ -237,7 +237,7 @@ spec:
     let exported = plane.weir(&["export", "httproute", "user-service", "--as", "mcproute"], "");
     let read = |text: &str| serde_saphyr::from_str::<Value>(text).expect("YAML");
     assert_eq!(read(&exported.stdout), read(text), "{}", exported.stderr);
-    assert!(plane.proxy.page("/ready").contains("200"));
+    assert!(plane.proxy.page("/clusters").contains("user-service-v2"));
 }
 
 #[test]

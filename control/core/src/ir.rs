@@ -316,6 +316,14 @@ pub struct Split {
     pub draining: Vec<String>,
 }
 
+impl Split {
+    /// The same, of a rule in which these arms can drain.
+    fn of(mut self, can_drain: &[String]) -> Self {
+        self.draining.retain(|arm| can_drain.contains(arm));
+        self
+    }
+}
+
 /// What a user is recognised by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SplitKey {

@@ -35,6 +35,9 @@ pub struct Change {
     pub key: ObjectKey,
     /// What became of it.
     pub action: ChangeAction,
+    /// The version that wrote it before, or took it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
 }
 
 /// What became of a resource.
@@ -85,6 +88,8 @@ pub struct Catalog {
     objects: Objects,
     /// The version that last changed each.
     modified: BTreeMap<ObjectKey, u64>,
+    /// The version that took each away that is gone.
+    deleted: BTreeMap<ObjectKey, u64>,
     versions: VecDeque<Arc<Version>>,
 }
 
@@ -116,6 +121,11 @@ impl Catalog {
     /// The version that last changed a resource.
     pub fn modified(&self, key: &ObjectKey) -> Option<u64> {
         self.modified.get(key).copied()
+    }
+
+    /// The version that last changed a resource, or took it away.
+    pub fn touched(&self, key: &ObjectKey) -> Option<u64> {
+        self.modified.get(key).or_else(|| self.deleted.get(key)).copied()
     }
 
     /// What the next version would be. `None`: nothing would be different.
@@ -153,7 +163,7 @@ impl Catalog {
                 (Some(_), Some(_)) => ChangeAction::Updated,
                 (Some(_), None) => ChangeAction::Deleted,
             };
-            Change { key: key.clone(), action }
+            Change { key: key.clone(), action, before: self.touched(key) }
         });
         let parent = self.current().map(|version| version.number);
         let version = Version {
@@ -171,10 +181,7 @@ impl Catalog {
     pub fn accept(&mut self, proposal: Proposal) {
         let Proposal { version, objects, written } = proposal;
         for (key, after) in written {
-            match after {
-                Some(_) => drop(self.modified.insert(key, version.number)),
-                None => drop(self.modified.remove(&key)),
-            }
+            self.note(key, after.is_some(), version.number);
         }
         self.objects = objects;
         self.remember(version);
@@ -183,18 +190,22 @@ impl Catalog {
     /// Takes a version that was made elsewhere, or before: the next one, with what it wrote.
     pub fn restore(&mut self, version: Arc<Version>, written: Vec<(ObjectKey, Option<Arc<Resource>>)>) {
         for (key, after) in written {
+            self.note(key.clone(), after.is_some(), version.number);
             match after {
-                Some(resource) => {
-                    self.objects.put(resource);
-                    self.modified.insert(key, version.number);
-                }
-                None => {
-                    self.objects.remove(&key);
-                    self.modified.remove(&key);
-                }
+                Some(resource) => drop(self.objects.put(resource)),
+                None => drop(self.objects.remove(&key)),
             }
         }
         self.remember(version);
+    }
+
+    fn note(&mut self, key: ObjectKey, is_there: bool, number: u64) {
+        let (here, gone) = match is_there {
+            true => (&mut self.modified, &mut self.deleted),
+            false => (&mut self.deleted, &mut self.modified),
+        };
+        gone.remove(&key);
+        here.insert(key, number);
     }
 
     fn remember(&mut self, version: Arc<Version>) {
@@ -205,13 +216,14 @@ impl Catalog {
     }
 }
 
-/// A resource with the time of its making, which is its age among those that want the same.
+/// A resource with the time of its making, which is its age among those that want the same. It stays that of the first.
 fn dated(resource: Arc<Resource>, before: Option<&Arc<Resource>>, time: SystemTime) -> Arc<Resource> {
-    if resource.metadata().creation_timestamp.is_some() {
+    let before = before.and_then(|before| before.metadata().creation_timestamp.clone());
+    let given = resource.metadata().creation_timestamp.clone();
+    let created = before.or(given).unwrap_or_else(|| humantime::format_rfc3339_millis(time).to_string());
+    if resource.metadata().creation_timestamp.as_ref() == Some(&created) {
         return resource;
     }
-    let created = before.and_then(|before| before.metadata().creation_timestamp.clone());
-    let created = created.unwrap_or_else(|| humantime::format_rfc3339_millis(time).to_string());
     let mut dated = Arc::unwrap_or_clone(resource);
     dated.metadata_mut().creation_timestamp = Some(created);
     Arc::new(dated)

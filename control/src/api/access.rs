@@ -48,8 +48,18 @@ pub(super) async fn identify(mut request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let status = response.status();
     tracing::debug!(trace_id = id, %method, endpoint, status = status.as_u16(), took = ?started.elapsed(), "answered");
-    let labels =
-        [("method", method.to_string()), ("endpoint", endpoint), ("status", status.as_u16().to_string())];
+    // Whoever asks chooses the word; the series are ours.
+    let known = [
+        Method::GET,
+        Method::PUT,
+        Method::POST,
+        Method::DELETE,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::PATCH,
+    ];
+    let method = if known.contains(&method) { method.to_string() } else { "other".to_owned() };
+    let labels = [("method", method), ("endpoint", endpoint), ("status", status.as_u16().to_string())];
     metrics::counter!("http_requests_total", &labels).increment(1);
     metrics::histogram!("http_request_duration_seconds").record(started.elapsed().as_secs_f64());
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -124,4 +134,13 @@ impl Caller {
             details,
         }
     }
+}
+
+/// Does what was begun, even if whoever wanted it goes meanwhile.
+pub(super) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    let failed =
+        |error: tokio::task::JoinError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    tokio::spawn(work).await.map_err(failed)?
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::StatusCode;
 use control_core::ir::Ir;
 use control_core::preview::{Outcome, Preview, Question, impact};
 use control_core::version::Edit;
@@ -74,7 +75,7 @@ pub(super) async fn explain(
     caller: Caller,
     axum::Json(asked): axum::Json<Described>,
 ) -> Result<axum::Json<Value>, Problem> {
-    caller.may(Verb::Read, None)?;
+    caller.may(Verb::ReadAll, None)?;
     let state = hub.state();
     let preview = Preview::new(&state.ir, Instant::now()).map_err(Problem::invalid)?;
     let question = Question::from(asked);
@@ -114,6 +115,9 @@ pub(super) async fn preview(
     Ok(axum::Json(json!({ "from": newest, "resources": resources, "warnings": warnings })))
 }
 
+/// Requests in one question.
+const MOST_REQUESTS: usize = 10_000;
+
 /// Requests, and two configurations.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -139,7 +143,10 @@ pub(super) async fn impacts(
     caller: Caller,
     axum::Json(asked): axum::Json<Asked>,
 ) -> Result<axum::Json<Value>, Problem> {
-    caller.may(Verb::Read, None)?;
+    caller.may(Verb::ReadAll, None)?;
+    if asked.requests.len() > MOST_REQUESTS {
+        return Err(Problem::invalid(format!("requests: more than {MOST_REQUESTS}")));
+    }
     let state = hub.state();
     let (before, after): (Arc<Ir>, Arc<Ir>) = match &asked.documents {
         Some(documents) => {
@@ -158,11 +165,15 @@ pub(super) async fn impacts(
             (irs.swap_remove(0), irs.swap_remove(0))
         }
     };
-    let now = Instant::now();
-    let (before, after) = (
-        Preview::new(&before, now).map_err(Problem::invalid)?,
-        Preview::new(&after, now).map_err(Problem::invalid)?,
-    );
     let questions: Vec<_> = asked.requests.into_iter().map(Question::from).collect();
-    Ok(axum::Json(json!({ "impacts": impact(&before, &after, &questions) })))
+    // Nobody else waits for this.
+    let looked = tokio::task::spawn_blocking(move || {
+        let now = Instant::now();
+        let (before, after) = (Preview::new(&before, now)?, Preview::new(&after, now)?);
+        Ok::<_, String>(impact(&before, &after, &questions))
+    });
+    let failed =
+        |error: tokio::task::JoinError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let impacts = looked.await.map_err(failed)?.map_err(Problem::invalid)?;
+    Ok(axum::Json(json!({ "impacts": impacts })))
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Problem;
-use super::access::Caller;
+use super::access::{Caller, to_its_end};
 use crate::hub::Hub;
 use crate::registry;
 use crate::tokens::Verb;
@@ -113,10 +113,14 @@ pub(super) async fn put(
         caller.refused(Some(&namespace), &problem);
         problem
     })?;
-    registry::register(&*hub.store, &namespace, &service, instance.clone(), length).await?;
-    let details = format!("{} weight {}", instance.address, instance.weight);
-    hub.record(caller.event(&format!("PUT instance {service}/{id}"), Some(&namespace), details));
-    Ok(axum::Json(json!({ "id": id, "instance": instance, "ttl": ttl })))
+    let answer = json!({ "id": id, "instance": instance, "ttl": ttl });
+    to_its_end(async move {
+        let details = format!("{} weight {}", instance.address, instance.weight);
+        registry::register(&*hub.store, &namespace, &service, instance, length).await?;
+        hub.record(caller.event(&format!("PUT instance {service}/{id}"), Some(&namespace), details));
+        Ok(axum::Json(answer))
+    })
+    .await
 }
 
 /// An instance is still there.
@@ -145,18 +149,17 @@ pub(super) async fn delete(
     Query(Within { namespace }): Query<Within>,
 ) -> Result<StatusCode, Problem> {
     caller.may(Verb::Write, Some(&namespace))?;
-    match registry::deregister(&*hub.store, &namespace, &service, &id).await? {
-        true => {
-            let action = format!("DELETE instance {service}/{id}");
-            hub.record(caller.event(&action, Some(&namespace), String::new()));
-            Ok(StatusCode::NO_CONTENT)
-        }
-        false => {
+    to_its_end(async move {
+        if !registry::deregister(&*hub.store, &namespace, &service, &id).await? {
             let problem = Problem::not_found(format!("there is no {service}/{id}"));
             caller.refused(Some(&namespace), &problem);
-            Err(problem)
+            return Err(problem);
         }
-    }
+        let action = format!("DELETE instance {service}/{id}");
+        hub.record(caller.event(&action, Some(&namespace), String::new()));
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
 }
 
 /// The instances of a service.

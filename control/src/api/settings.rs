@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Problem;
-use super::access::Caller;
+use super::access::{Caller, to_its_end};
 use crate::hub::Hub;
 use crate::store::{Commit, Compare, Entry, StoreError, Write};
 use crate::tokens::Verb;
@@ -87,7 +87,7 @@ pub(super) async fn get(
             }
             false
         };
-        if tokio::time::timeout(wait, is_other).await == Ok(true) {
+        if tokio::time::timeout(wait.min(super::watch::LONGEST), is_other).await == Ok(true) {
             let seen = hub.store.read(&key).await?;
             let entry = seen.entries.get(&key).ok_or_else(|| Problem::not_found("it is gone"))?;
             return Ok(shown(entry));
@@ -140,14 +140,17 @@ pub(super) async fn put(
     }
     let value = serde_json::to_vec(&settings).map_err(|error| Problem::bad_request(error.to_string()))?;
     let compares = vec![Compare { key: key.clone(), modified: current.map_or(0, |entry| entry.modified) }];
-    let writes = vec![Write::Put(key.clone(), value.clone(), None)];
-    let modified = hub.store.commit(Commit { compares, writes }).await.map_err(|error| match error {
-        StoreError::Conflict(_) => {
-            Problem::new(StatusCode::CONFLICT, format!("{name} was changed meanwhile"))
-        }
-        other => other.into(),
-    })?;
-    let details = format!("config_version {}; {}", settings.config_version, caller.reason);
-    hub.record(caller.event(&format!("PUT config {name}"), Some(&namespace), details));
-    Ok(shown(&Entry { value, modified }))
+    let writes = vec![Write::Put(key, value.clone(), None)];
+    to_its_end(async move {
+        let modified = hub.store.commit(Commit { compares, writes }).await.map_err(|error| match error {
+            StoreError::Conflict(_) => {
+                Problem::new(StatusCode::CONFLICT, format!("{name} was changed meanwhile"))
+            }
+            other => other.into(),
+        })?;
+        let details = format!("config_version {}; {}", settings.config_version, caller.reason);
+        hub.record(caller.event(&format!("PUT config {name}"), Some(&namespace), details));
+        Ok(shown(&Entry { value, modified }))
+    })
+    .await
 }

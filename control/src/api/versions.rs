@@ -1,6 +1,5 @@
 //! Versions: who changed what and why, what is different, and the way back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
@@ -15,7 +14,6 @@ use super::Problem;
 use super::access::Caller;
 use super::resources::{ChangeFlags, Outcome, at, change, key, scope, shown};
 use crate::hub::Hub;
-use crate::journal::Journal;
 use crate::tokens::Verb;
 
 /// Between which versions.
@@ -53,6 +51,10 @@ pub(super) struct Shown {
 fn show(version: &Version, only: impl Fn(&ObjectKey) -> bool) -> Value {
     let mut value = json!(version);
     let changes: Vec<_> = version.changes.iter().filter(|change| only(&change.key)).collect();
+    // A reason may name what it is about.
+    if changes.is_empty() && !version.changes.is_empty() {
+        value["reason"] = json!("");
+    }
     value["changes"] = json!(changes);
     value
 }
@@ -174,26 +176,18 @@ fn changed_between(hub: &Hub, after: u64, until: u64) -> Vec<ObjectKey> {
 }
 
 /// What would make everything as it was in a version.
-pub(super) async fn as_it_was(hub: &Hub, to: u64) -> Result<Vec<Edit>, Problem> {
+pub(crate) async fn as_it_was(hub: &Hub, to: u64) -> Result<Vec<Edit>, Problem> {
     let state = hub.state();
     let newest = state.catalog.current().map_or(0, |version| version.number);
     between(hub, Between { from: Some(to), to: Some(newest) })?;
-    let mut after: BTreeMap<ObjectKey, Option<Arc<Resource>>> = BTreeMap::new();
-    // From the oldest to the newest: what the last version before says of each that changed since.
-    let wanted = changed_between(hub, to, newest);
-    for version in state.catalog.versions().filter(|version| version.number <= to) {
-        if !version.changes.iter().any(|change| wanted.contains(&change.key)) {
-            continue;
-        }
-        if let Some((_, contents)) = Journal::version(&*hub.store, version.number).await? {
-            after.extend(contents.into_iter().filter(|(key, _)| wanted.contains(key)));
-        }
+    let mut edits = Vec::new();
+    for key in changed_between(hub, to, newest) {
+        edits.push(match at(hub, &key, to).await? {
+            Some((_, resource)) => Edit::Put(resource),
+            None => Edit::Delete(key),
+        });
     }
-    let edit = |key: ObjectKey| match after.remove(&key).flatten() {
-        Some(resource) => Edit::Put(resource),
-        None => Edit::Delete(key),
-    };
-    Ok(wanted.into_iter().map(edit).collect())
+    Ok(edits)
 }
 
 /// Makes everything as it was in a version, as a new version.
@@ -226,11 +220,10 @@ pub(super) async fn object_rollback(
     let key = key(&namespace, &kind, &name)?;
     caller.may(Verb::Write, scope(&key))?;
     let state = hub.state();
-    let modified = state.catalog.versions().rev().find(|v| v.changes.iter().any(|change| change.key == key));
-    let Some(modified) = modified else {
-        return Err(Problem::not_found(format!("there never was a {key} that is remembered")));
+    let Some(touched) = state.catalog.touched(&key) else {
+        return Err(Problem::not_found(format!("there never was a {key}")));
     };
-    let to = back.to.unwrap_or(modified.number.saturating_sub(1));
+    let to = back.to.unwrap_or(touched.saturating_sub(1));
     between(&hub, Between { from: Some(to), to: None })?;
     let edit = match at(&hub, &key, to).await? {
         Some((_, resource)) => Edit::Put(resource),

@@ -23,7 +23,9 @@ use crate::journal::Journal;
 use crate::tokens::{Holder, Verb};
 
 /// The longest that a poll waits.
-const LONGEST: Duration = Duration::from_secs(300);
+pub(super) const LONGEST: Duration = Duration::from_secs(300);
+/// Versions whose changes are told at once.
+const AT_ONCE: u64 = 32;
 /// Changes that wait for one slow reader.
 const QUEUE: usize = 64;
 
@@ -94,12 +96,14 @@ impl Follower {
         let state = self.hub.state();
         let newest = state.catalog.current().map_or(0, |version| version.number);
         let oldest = state.catalog.versions().next().map_or(1, |version| version.number);
-        if self.last + 1 < oldest {
+        if self.last.saturating_add(1) < oldest {
             let detail = format!("changes are known from version {oldest} on: list, then watch from there");
             return Err(Problem::new(StatusCode::GONE, detail));
         }
         let mut events = Vec::new();
-        for number in self.last + 1..=newest {
+        // A long past is told in parts.
+        let until = newest.min(self.last.saturating_add(AT_ONCE));
+        for number in self.last.saturating_add(1)..=until {
             let contents = match number == newest && !state.contents.is_empty() {
                 true => (*state.contents).clone(),
                 false => {
@@ -114,7 +118,7 @@ impl Follower {
                 }
             }
         }
-        self.last = self.last.max(newest);
+        self.last = self.last.max(until);
         Ok(events)
     }
 
@@ -126,6 +130,9 @@ impl Follower {
             let events = self.since().await?;
             if !events.is_empty() {
                 return Ok(events);
+            }
+            if self.hub.state().catalog.current().is_some_and(|version| version.number > self.last) {
+                continue;
             }
             if states.changed().await.is_err() {
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane ends"));

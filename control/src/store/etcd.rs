@@ -27,6 +27,8 @@ impl std::fmt::Debug for Etcd {
     }
 }
 
+/// The largest answer that is read.
+const MOST: usize = 1 << 30;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -62,7 +64,7 @@ impl Etcd {
 #[async_trait]
 impl Store for Etcd {
     async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
-        let mut client = self.client.clone();
+        let mut client = self.client.kv_client().max_decoding_message_size(MOST);
         let options = GetOptions::new().with_prefix();
         let response = client.get(self.key(prefix), Some(options)).await.map_err(unavailable)?;
         let entry = |kv: &etcd_client::KeyValue| {

@@ -25,6 +25,8 @@ type Event<'a> = (&'a str, Option<&'a [u8]>);
 const EVENTS: TableDefinition<'_, (u64, u64), Event<'_>> = TableDefinition::new("events");
 /// Length in milliseconds.
 const LEASES: TableDefinition<'_, i64, u64> = TableDefinition::new("leases");
+/// Which keys were written with a lease.
+const LEASED: TableDefinition<'_, (i64, &str), ()> = TableDefinition::new("leased");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Revisions whose changes are kept for watchers.
 const KEPT: u64 = 4_096;
@@ -68,6 +70,7 @@ impl Redb {
         let (revision, leases) = {
             write.open_table(ENTRIES).map_err(unavailable)?;
             write.open_table(EVENTS).map_err(unavailable)?;
+            write.open_table(LEASED).map_err(unavailable)?;
             let meta = write.open_table(META).map_err(unavailable)?;
             let revision = meta.get("revision").map_err(unavailable)?.map_or(0, |value| value.value());
             let leases = write.open_table(LEASES).map_err(unavailable)?;
@@ -124,12 +127,17 @@ impl Redb {
             }
         };
         transaction.commit().map_err(unavailable)?;
+        self.advance(revision);
+        Ok(revision)
+    }
+
+    /// Tells watchers.
+    fn advance(&self, revision: Revision) {
         self.revision.send_if_modified(|current| {
             let is_new = revision > *current;
             *current = revision.max(*current);
             is_new
         });
-        Ok(revision)
     }
 
     /// Changes after a revision, and the last one that was looked at.
@@ -174,6 +182,10 @@ fn write(transaction: &WriteTransaction, commit: &Commit) -> Result<Revision, St
                     && leases.get(id).map_err(unavailable)?.is_none()
                 {
                     return Err(StoreError::NoLease);
+                }
+                if let Some(LeaseId(id)) = lease {
+                    let mut leased = transaction.open_table(LEASED).map_err(unavailable)?;
+                    leased.insert((*id, key.as_str()), ()).map_err(unavailable)?;
                 }
                 let row = (revision, lease.map_or(0, |LeaseId(id)| id), value.as_slice());
                 entries.insert(key.as_str(), row).map_err(unavailable)?;
@@ -290,17 +302,27 @@ impl Store for Redb {
             let transaction = store.database.begin_write().map_err(unavailable)?;
             let held: Vec<String> = {
                 transaction.open_table(LEASES).map_err(unavailable)?.remove(lease.0).map_err(unavailable)?;
+                let mut leased = transaction.open_table(LEASED).map_err(unavailable)?;
+                let mine = leased.range((lease.0, "")..(lease.0 + 1, "")).map_err(unavailable)?;
+                let mine: Vec<String> =
+                    mine.filter_map(Result::ok).map(|(key, _)| key.value().1.to_owned()).collect();
+                for key in &mine {
+                    leased.remove((lease.0, key.as_str())).map_err(unavailable)?;
+                }
                 let entries = transaction.open_table(ENTRIES).map_err(unavailable)?;
-                let rows = entries.iter().map_err(unavailable)?.filter_map(Result::ok);
-                rows.filter(|(_, row)| row.value().1 == lease.0)
-                    .map(|(key, _)| key.value().to_owned())
-                    .collect()
+                // What has another lease by now is that one's.
+                let is_held = |key: &String| {
+                    entries.get(key.as_str()).ok().flatten().is_some_and(|row| row.value().1 == lease.0)
+                };
+                mine.into_iter().filter(is_held).collect()
             };
-            transaction.commit().map_err(unavailable)?;
-            if !held.is_empty() {
-                let writes = held.into_iter().map(Write::Delete).collect();
-                store.commit_now(&Commit { compares: Vec::new(), writes })?;
+            if held.is_empty() {
+                return transaction.commit().map_err(unavailable);
             }
+            let writes = held.into_iter().map(Write::Delete).collect();
+            let revision = write(&transaction, &Commit { compares: Vec::new(), writes })?;
+            transaction.commit().map_err(unavailable)?;
+            store.advance(revision);
             Ok(())
         })
         .await

@@ -180,7 +180,11 @@ impl Reader<'_> {
     }
 
     fn refused(&self, error: &serde_saphyr::Error, key: Option<ObjectKey>) -> Refused {
-        let Problem { line, column, message } = problem(error);
+        let Problem { line, column, mut message } = problem(error);
+        // What is wrong with a secret may be the secret.
+        if key.as_ref().is_some_and(|key| key.kind == Kind::Secret) && !message.starts_with("unknown field") {
+            message = "this is no value that a Secret has here".to_owned();
+        }
         let key = key.filter(|key| !key.name.is_empty());
         Refused { file: self.file.clone(), line: self.line - 1 + line, column, message, key }
     }

@@ -43,6 +43,14 @@ pub fn validate(resource: &Resource) -> Checked {
     if resource.kind().is_namespaced() {
         object_name("metadata.namespace", &metadata.namespace)?;
     }
+    if let Some(created) = &metadata.creation_timestamp
+        && humantime::parse_rfc3339_weak(created).is_err()
+    {
+        return Err(Flaw::new(
+            "metadata.creationTimestamp",
+            format!("{created:?} is no time such as 2026-01-31T08:00:00Z"),
+        ));
+    }
     match resource {
         Resource::Gateway(value) => gateway::gateway(&value.spec),
         Resource::ListenerSet(value) => gateway::listeners(&value.spec.listeners),

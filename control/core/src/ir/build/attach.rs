@@ -91,7 +91,13 @@ impl Attachments<'_, '_> {
         let route = Attaching { kind, metadata, parents, hostnames: lower(hostnames) };
         let name = BackendName::new(&metadata.namespace, &metadata.name).to_string();
         self.attach(&route, outcome, |ports, port, names| {
-            let names = names.iter().filter(|name| !name.is_empty()).cloned().collect();
+            let own = names.iter().filter(|name| ports.has_name(&ports.ports[port], name));
+            let own: Vec<String> = own.cloned().collect();
+            // Every one of its names is another listener's.
+            if own.is_empty() {
+                return;
+            }
+            let names = own.into_iter().filter(|name| !name.is_empty()).collect();
             ports.ports[port].connections.add(name.clone(), names, outcome.entries.clone());
         });
     }

@@ -298,7 +298,9 @@ fn backend_tls(objects: &Objects, policy: &BackendTlsPolicy) -> (Result<BackendT
     let mut resolved = Condition::holds("ResolvedRefs", "ResolvedRefs");
     let mut roots = String::new();
     for reference in &validation.ca_certificate_refs {
-        match bundle(objects, &policy.metadata.namespace, reference) {
+        // Only of its own namespace: there is nothing to grant (Gateway API, LocalObjectReference).
+        let own = model::ObjectReference { namespace: None, ..reference.clone() };
+        match bundle(objects, &policy.metadata.namespace, &own) {
             Ok(bundle) => roots.push_str(&bundle),
             Err((reason, message)) => resolved = Condition::fails("ResolvedRefs", reason, message),
         }

@@ -11,6 +11,7 @@ use super::connections::Connections;
 use super::flow::FlowRoutes;
 use super::grants::{From, Grants};
 use super::hosts::{Hosts, covering};
+use super::http::Entry;
 use super::{CONTROLLER, by_age};
 use crate::ir::{
     Action, Certificate, ChainAction, ClientValidation, Condition, GATEWAY, Host, ImplicitGateway, Listener,
@@ -353,10 +354,14 @@ impl<'a> Ports<'a> {
         let mut roots = String::new();
         for reference in &validation.ca_certificate_refs {
             let namespace = reference.namespace.as_deref().unwrap_or(from.namespace);
-            let found = match grants.allow(from, Kind::ConfigMap, namespace, &reference.name) {
+            let kind = match reference.kind.as_deref() {
+                Some("Secret") => Kind::Secret,
+                _ => Kind::ConfigMap,
+            };
+            let found = match grants.allow(from, kind, namespace, &reference.name) {
                 true => bundle(self.objects, from.namespace, reference),
                 false => {
-                    let message = format!("ConfigMap {namespace}/{} needs a ReferenceGrant", reference.name);
+                    let message = format!("{kind} {namespace}/{} needs a ReferenceGrant", reference.name);
                     Err(("RefNotPermitted", message))
                 }
             };
@@ -403,7 +408,9 @@ impl<'a> Ports<'a> {
         }
         let (one, other) = (&self.owners[earlier.gateway], &self.owners[later.gateway]);
         if earlier.gateway != later.gateway {
-            let apart = one.node_labels != other.node_labels;
+            // No node can have both.
+            let differs = |(key, value)| other.node_labels.get(key).is_some_and(|of_other| of_other != value);
+            let apart = one.node_labels.iter().any(differs);
             let shared = one.addresses.iter().any(|a| other.addresses.iter().any(|b| ip(a) == ip(b)));
             let message = format!("{} has the port {} already", one.key, later.number);
             return (!apart && shared).then_some(("PortUnavailable", message));
@@ -485,7 +492,10 @@ impl<'a> Ports<'a> {
                 listeners.insert(name, Listener { address, node_labels, gateway, speaks: speaks.clone() });
             }
         }
-        (listeners, tables, self.certificates)
+        let used = certificates_of(&listeners);
+        let mut certificates = self.certificates;
+        certificates.retain(|name, _| used.contains(name));
+        (listeners, tables, certificates)
     }
 
     fn report(&self, statuses: &mut BTreeMap<ObjectKey, ObjectStatus>) {
@@ -753,14 +763,16 @@ fn speaks(
     Some(Speaks::Http(name.to_owned()))
 }
 
-/// The flow rules of the namespaces whose routes a host has.
-fn first(flow: &FlowRoutes, routes: &[Arc<Route>]) -> Vec<Arc<Route>> {
+/// The flow rules of the namespaces whose routes are for a host itself.
+fn first(flow: &FlowRoutes, entries: &[Entry]) -> Vec<Arc<Route>> {
     if flow.is_empty() {
         return Vec::new();
     }
-    let namespaces: BTreeSet<&str> =
-        routes.iter().map(|route| route.object.split_once('/').map_or("default", |(n, _)| n)).collect();
-    namespaces.into_iter().filter_map(|namespace| flow.get(namespace)).flatten().cloned().collect()
+    let namespace = |entry: &Entry| {
+        entry.route.object.split_once('/').map_or("default".to_owned(), |(namespace, _)| namespace.to_owned())
+    };
+    let namespaces: BTreeSet<String> = entries.iter().map(namespace).collect();
+    namespaces.iter().filter_map(|namespace| flow.get(namespace)).flatten().cloned().collect()
 }
 
 /// Where a redirect says no port, it is that of its scheme, or of the listener (Gateway API, HTTPRequestRedirectFilter.port).
@@ -783,4 +795,17 @@ fn complete_redirects(hosts: &mut [Host], port: &Port<'_>) {
             redirect.port = Some(number);
         }
     }
+}
+
+/// The certificates that any listener shows.
+fn certificates_of(listeners: &BTreeMap<String, Listener>) -> BTreeSet<String> {
+    let chains = listeners.values().filter_map(|listener| match &listener.speaks {
+        Speaks::Tls(chains) => Some(chains),
+        Speaks::Http(_) | Speaks::Tcp(_) => None,
+    });
+    let terminations = chains.flatten().filter_map(|chain| match &chain.then {
+        ChainAction::Http(termination, _) | ChainAction::Tcp(termination, _) => Some(termination),
+        ChainAction::Pass(_) => None,
+    });
+    terminations.flat_map(|termination| termination.certificates.iter().cloned()).collect()
 }

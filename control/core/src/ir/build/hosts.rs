@@ -23,8 +23,8 @@ impl Hosts {
     }
 
     /// A list for each hostname, with every entry whose hostname covers it: the more specific hostname first, then by
-    /// rank. `first` comes before all of them.
-    pub(super) fn finish(&self, first: impl Fn(&[Arc<Route>]) -> Vec<Arc<Route>>) -> Vec<Host> {
+    /// rank. What `first` says of the host's own entries comes before all of them.
+    pub(super) fn finish(&self, first: impl Fn(&[Entry]) -> Vec<Arc<Route>>) -> Vec<Host> {
         let host = |name: &String| {
             let mut routes = Vec::new();
             for covering in covering(name) {
@@ -32,7 +32,7 @@ impl Hosts {
                 entries.sort_by_key(|entry| std::cmp::Reverse(entry.rank));
                 routes.extend(entries.into_iter().map(|entry| entry.route.clone()));
             }
-            let mut all = first(&routes);
+            let mut all = first(self.by_name.get(name).map(Vec::as_slice).unwrap_or_default());
             all.extend(routes);
             let hostname = if name.is_empty() { "*".to_owned() } else { name.clone() };
             Host { hostname, routes: all }

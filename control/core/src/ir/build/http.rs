@@ -331,9 +331,17 @@ pub(super) fn action(
     let some = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
     let shorter = some(request).into_iter().chain(some(attempt)).min();
     let timeouts = policy.and_then(|policy| policy.timeouts.as_ref());
+    // Of a rule, those drain that it has and gives nothing.
+    let of_weight_0 = arms.iter().filter(|arm| arm.weight == 0);
+    let draining: Vec<String> =
+        of_weight_0.filter_map(|arm| arm.backend.as_ref()).map(ToString::to_string).collect();
     Action::Forward(Forward {
         arms,
-        split: policy.and_then(|policy| policy.split.as_ref()).map(split).filter(|s| *s != Split::default()),
+        split: policy
+            .and_then(|policy| policy.split.as_ref())
+            .map(split)
+            .map(|s| s.of(&draining))
+            .filter(|s| *s != Split::default()),
         host: changes.host.clone(),
         path: changes.path.clone(),
         timeout: shorter.or(request).or(attempt).or_else(|| read(&timeouts?.request)),

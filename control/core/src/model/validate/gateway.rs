@@ -69,6 +69,13 @@ pub(super) fn backend_tls_policy(spec: &BackendTlsPolicySpec) -> Checked {
         }
         _ => {}
     }
+    if let Some(i) = validation.ca_certificate_refs.iter().position(|reference| reference.namespace.is_some())
+    {
+        return Err(Flaw::new(
+            format!("{at}.caCertificateRefs[{i}].namespace"),
+            "only the policy's own is meant",
+        ));
+    }
     hostname(format!("{at}.hostname"), &validation.hostname)?;
     for (i, name) in validation.subject_alt_names.iter().enumerate() {
         let at = format!("{at}.subjectAltNames[{i}]");

@@ -255,7 +255,27 @@ fn the_named_field(at: &str, filter: &HttpRouteFilter) -> Checked {
     Ok(())
 }
 
+/// Lines that frame a message or belong to a hop, and the host, which a rewrite changes.
+const NOT_OURS: [&str; 9] = [
+    "host",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "upgrade",
+    "te",
+    "trailer",
+    "keep-alive",
+    "proxy-connection",
+];
+
 fn header_modifier(at: &str, modifier: &HeaderModifier) -> Checked {
+    let added = [("set", &modifier.set), ("add", &modifier.add)];
+    let names = added.iter().flat_map(|(field, lines)| lines.iter().map(move |line| (*field, &line.name)));
+    for (field, name) in names.chain(modifier.remove.iter().map(|name| ("remove", name))) {
+        if NOT_OURS.contains(&name.to_ascii_lowercase().as_str()) {
+            return Err(Flaw::new(format!("{at}.{field}"), format!("{name} is the proxy's own to write")));
+        }
+    }
     for (field, lines) in [("set", &modifier.set), ("add", &modifier.add)] {
         for (i, line) in lines.iter().enumerate() {
             header_name(format!("{at}.{field}[{i}].name"), &line.name)?;
@@ -287,6 +307,12 @@ fn new_place(at: &str, host: Option<&str>, path: Option<&PathModifier>, prefixes
         PathModifierType::ReplacePrefixMatch if !prefixes_only => {
             Err(Flaw::new(at, "ReplacePrefixMatch goes with matches of type PathPrefix only"))
         }
-        PathModifierType::ReplaceFullPath | PathModifierType::ReplacePrefixMatch => Ok(()),
+        PathModifierType::ReplaceFullPath | PathModifierType::ReplacePrefixMatch => {
+            let new = path.replace_full_path.as_ref().or(path.replace_prefix_match.as_ref());
+            match new.filter(|new| !new.bytes().all(|b| b.is_ascii_graphic())) {
+                Some(new) => Err(Flaw::new(at, format!("{new:?} is no path"))),
+                None => Ok(()),
+            }
+        }
     }
 }

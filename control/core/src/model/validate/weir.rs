@@ -77,6 +77,9 @@ fn split(split: &SplitSpec) -> Checked {
         header_name("spec.split.overrideHeader", name)?;
     }
     let Some(key) = &split.key else {
+        if !split.salt.is_empty() {
+            return Err(Flaw::new("spec.split.salt", "goes with a key only"));
+        }
         return match split.draining.is_empty() {
             true => Ok(()),
             false => Err(Flaw::new("spec.split.draining", "goes with a cookie as key only")),
@@ -97,6 +100,9 @@ fn split(split: &SplitSpec) -> Checked {
     if let Some(cookie) = &key.cookie {
         header_name("spec.split.key.cookie.name", &cookie.name)?;
         optional_duration("spec.split.key.cookie.ttl", cookie.ttl.as_ref())?;
+        if cookie.ttl.is_none() && !split.draining.is_empty() {
+            return Err(Flaw::new("spec.split.draining", "goes with a cookie that has a ttl"));
+        }
     } else if !split.draining.is_empty() {
         return Err(Flaw::new("spec.split.draining", "goes with a cookie as key only"));
     }
@@ -107,6 +113,13 @@ pub(super) fn user_group(spec: &UserGroupSpec) -> Checked {
     let ways = [!spec.members.is_empty(), spec.modulo.is_some(), spec.attribute.is_some()];
     if ways.iter().filter(|is_set| **is_set).count() != 1 {
         return Err(Flaw::new("spec", "one of members, modulo and attribute is wanted"));
+    }
+    let length: usize = spec.members.iter().map(String::len).sum();
+    if spec.members.len() > 1_000 || length > 32_768 {
+        return Err(Flaw::new(
+            "spec.members",
+            "a list has 1000 members and 32 KiB at the most; modulo or attribute has no bound",
+        ));
     }
     if let Some(header) = &spec.header {
         header_name("spec.header", header)?;
