@@ -416,3 +416,46 @@ spec:
     let kinds = converted["resources"].as_array().expect("resources").iter();
     assert!(kinds.filter(|r| r["@type"].as_str().is_some_and(|t| t.ends_with(".Listener"))).count() == 3);
 }
+
+#[test]
+fn what_is_hardly_meant_is_told_before_it_is_served() {
+    let terminal = Terminal::new();
+    let route = |name: &str, rule: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: {name} }}\nspec: {{ rules: [{rule}] }}\n---\n"
+        )
+    };
+    let backend = "apiVersion: weir.dev/v1\nkind: Backend\nmetadata: { name: v1 }\nspec: { endpoints: [{ address: 10.0.0.1:80 }] }\n---\n";
+    let good = format!("{backend}{}", route("a", "{ backendRefs: [{ name: v1 }] }"));
+    let file = terminal.file("good.yaml", &good);
+    let said = terminal.run(&["validate", &file]);
+    assert_eq!(
+        (said.code, said.stdout.as_str()),
+        (0, format!("{file} can be used\n").as_str()),
+        "{}",
+        said.stderr
+    );
+    let odd = format!(
+        "{good}{}{}apiVersion: weir.dev/v1\nkind: Backend\nmetadata: {{ name: empty }}\nspec: {{}}\n",
+        route(
+            "b",
+            "{ backendRefs: [{ name: v1 }] }, { matches: [{ path: { value: /x } }], backendRefs: [{ name: nowhere }] }"
+        ),
+        route("c", "{ matches: [{ path: { value: /c } }], backendRefs: [{ name: empty }] }")
+    );
+    let file = terminal.file("odd.yaml", &odd);
+    let said = terminal.run(&["validate", &file]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    for words in [
+        "odd.yaml:11: warning: HTTPRoute b: BackendNotFound: there is no Backend nowhere",
+        "warning: b/0: never has an effect as it stands",
+        "warning: c/0: empty has no endpoints yet",
+        "odd.yaml can be used",
+    ] {
+        assert!(said.stdout.contains(words), "{words}: {}", said.stdout);
+    }
+    assert_eq!(said.stdout.lines().count(), 4, "and nothing else: {}", said.stdout);
+    let wrong = terminal.file("wrong.yaml", &good.replace("name: v1 }]", "nam: v1 }]"));
+    let said = terminal.run(&["validate", &wrong]);
+    assert!(said.code == 2 && said.stderr.contains("wrong.yaml:9:"), "{}", said.stderr);
+}

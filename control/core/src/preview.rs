@@ -1,9 +1,12 @@
 //! What would be served, asked by the matcher of the data plane: nothing is opened, nobody is told.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use proxy_core::config::{Config, Serves};
 use proxy_core::explain::{ArmAnswer, Explanation, Verdict, explain};
+use proxy_core::lint::lint;
 use proxy_core::snapshot::Snapshot;
 use proxy_core::xds::{AdsClient, Origin, Resources, Subscriptions, Update};
 use serde::Serialize;
@@ -13,13 +16,14 @@ use xds_proto::type_url;
 
 pub use proxy_core::explain::Question;
 
-use crate::ir::{Action, Ir};
+use crate::ir::{Action, Ir, Route};
 use crate::lower::{Dialect, lower};
 
 /// A configuration as a proxy would have it.
 #[derive(Debug)]
 pub struct Preview<'a> {
     ir: &'a Ir,
+    config: Config,
     snapshot: Snapshot,
 }
 
@@ -86,7 +90,55 @@ impl<'a> Preview<'a> {
             }
         }
         let snapshot = Snapshot::default().next(&config, |_| false).map_err(|error| error.to_string())?;
-        Ok(Self { ir, snapshot })
+        Ok(Self { ir, config, snapshot })
+    }
+
+    /// What can be served and is hardly meant, a sentence each: routes that never match, arms that nobody sees or that nobody
+    /// serves. A route that stands in several hosts is told of if it is so in all of them.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut told: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for finding in lint(&self.config, false) {
+            let route = self.route_at(finding.spot.configuration.as_str(), &finding.spot.path);
+            let about = route.map_or_else(|| finding.spot.path.clone(), |route| route.name.clone());
+            // The names of hosts and neighbours differ from place to place.
+            *told.entry((about, finding.advice)).or_default() += 1;
+        }
+        let hosts = |name: &str| {
+            let all = self.ir.tables.values().flat_map(|table| &table.hosts);
+            all.filter(|host| host.routes.iter().any(|route| route.name == *name)).count()
+        };
+        let everywhere = told.into_iter().filter(|((about, _), count)| *count >= hosts(about));
+        let mut warnings: Vec<String> = everywhere
+            .map(|((about, advice), _)| format!("{about}: never has an effect as it stands; {advice}"))
+            .collect();
+        warnings.extend(self.arms_without_endpoints());
+        warnings
+    }
+
+    fn route_at(&self, configuration: &str, path: &str) -> Option<&Route> {
+        let number = |list: &str| -> Option<usize> {
+            path.split_once(&format!("{list}["))?.1.split_once(']')?.0.parse().ok()
+        };
+        let host = self.ir.tables.get(configuration)?.hosts.get(number("virtual_hosts")?)?;
+        host.routes.get(number("routes")?).map(Arc::as_ref)
+    }
+
+    fn arms_without_endpoints(&self) -> BTreeSet<String> {
+        let routes = self.ir.tables.values().flat_map(|table| &table.hosts).flat_map(|host| &host.routes);
+        let mut found = BTreeSet::new();
+        for route in routes {
+            let Action::Forward(forward) = &route.action else { continue };
+            for arm in forward.arms.iter().filter(|arm| arm.weight > 0) {
+                let Some(name) = &arm.backend else { continue };
+                if self.ir.backends.get(name).is_some_and(|backend| backend.endpoints.is_empty()) {
+                    found.insert(format!(
+                        "{}: {name} has no endpoints yet; its requests are answered with 503",
+                        route.name
+                    ));
+                }
+            }
+        }
+        found
     }
 
     /// What becomes of a request at each listener, with the way as text.
