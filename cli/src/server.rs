@@ -66,9 +66,11 @@ impl Drop for Left {
     }
 }
 
-/// What a local control plane left.
+/// What a local control plane left, while it lives: one that was killed takes nothing away.
 pub(crate) fn left() -> Option<Value> {
-    serde_json::from_str(&std::fs::read_to_string(place()?).ok()?).ok()
+    let left: Value = serde_json::from_str(&std::fs::read_to_string(place()?).ok()?).ok()?;
+    let process = left["process"].as_u64()?;
+    std::path::Path::new(&format!("/proc/{process}")).exists().then_some(left)
 }
 
 /// An answer.

@@ -134,6 +134,13 @@ async fn prepare(config: &ControlConfig) -> Result<Parts, StartError> {
         StoreConfig::Etcd(etcd) => (Arc::new(Etcd::connect(&etcd.endpoints, &etcd.prefix).await?), None),
     };
     let (hub, events) = Hub::open(config.gateway.clone().into(), store).await?;
+    if let Some(directory) = &directory
+        && let Some(refused) = directory.follow().borrow().refused.first()
+        && hub.state().catalog.current().is_none()
+    {
+        // There is nothing that could be served instead.
+        return Err(RefusedSource(refused.clone()).into());
+    }
     let mut sync = directory.map(|directory| Sync::new(directory, hub.clone()));
     if let Some(sync) = &mut sync {
         sync.begin().await?;

@@ -62,12 +62,19 @@ impl Sync {
             .filter(|(key, (_, resource))| is_new(key, resource))
             .map(|(_, (_, resource))| Edit::Put(resource.clone()))
             .collect();
-        let gone = state.catalog.objects().iter().map(|(key, _)| key);
-        let gone =
-            gone.filter(|key| before.contains_key(&taken_key(key)) && !tree.resources.contains_key(*key));
-        edits.extend(gone.cloned().map(Edit::Delete));
         self.taken =
             tree.resources.iter().map(|(key, (_, resource))| (key.clone(), resource.clone())).collect();
+        let gone =
+            state.catalog.objects().iter().filter(|(key, _)| {
+                before.contains_key(&taken_key(key)) && !tree.resources.contains_key(*key)
+            });
+        for (key, resource) in gone {
+            match tree.refused.is_empty() {
+                true => edits.push(Edit::Delete(key.clone())),
+                // It may be in what is not understood.
+                false => drop(self.taken.insert(key.clone(), resource.clone())),
+            }
+        }
         self.take_what_can_be(edits).await?;
         self.look_for_drift(true);
         Ok(())
@@ -98,11 +105,16 @@ impl Sync {
                     self.hub.refuse(refused.clone());
                 }
             }
-            let now: BTreeMap<_, _> =
+            let mut now: BTreeMap<_, _> =
                 tree.resources.iter().map(|(key, (_, resource))| (key.clone(), resource.clone())).collect();
             let said = now.iter().filter(|(key, resource)| self.taken.get(*key) != Some(*resource));
             let mut edits: Vec<_> = said.map(|(_, resource)| Edit::Put(resource.clone())).collect();
-            edits.extend(self.taken.keys().filter(|key| !now.contains_key(*key)).cloned().map(Edit::Delete));
+            let gone: Vec<_> = self.taken.iter().filter(|(key, _)| !now.contains_key(*key)).collect();
+            match tree.refused.is_empty() {
+                true => edits.extend(gone.into_iter().map(|(key, _)| Edit::Delete(key.clone()))),
+                // They may be in what is not understood.
+                false => now.extend(gone.into_iter().map(|(key, resource)| (key.clone(), resource.clone()))),
+            }
             match self.take_what_can_be(edits).await {
                 Ok(()) => {
                     self.taken = now;

@@ -486,3 +486,38 @@ fn a_store_that_another_process_has_is_named() {
     assert_eq!(output.code, 2, "{}", output.stderr);
     assert!(output.stderr.contains("weir.redb"), "{}", output.stderr);
 }
+
+#[test]
+fn a_start_with_a_broken_file_serves_what_was_served() {
+    let good = resources(&[("v1", 1, ([127, 0, 0, 1], 9).into())]);
+    let mut control = Control::start(&good, "");
+    let api = control.api();
+    api.apply(&backend("beside", 1));
+    control.write(&good.replace("weight", "weigth"));
+    control.restart();
+    let names = |kind: &str| -> Vec<Value> {
+        let listed = api.get(&format!("/api/v1/namespaces/default/{kind}"));
+        listed["items"]
+            .as_array()
+            .expect("items")
+            .iter()
+            .map(|item| item["metadata"]["name"].clone())
+            .collect()
+    };
+    assert_eq!(
+        (names("httproutes"), names("backends")),
+        (vec![json!("shop")], vec![json!("beside"), json!("v1")])
+    );
+    let told = || control.fleet()?["source"]["refusal"]["reason"].as_str().map(str::to_owned);
+    assert!(eventually("the refusal is told", told).contains("did you mean `weight`?"));
+    // What was changed elsewhere stays, and is told of, until its file says the same.
+    control.write(&good);
+    api.send("DELETE", "/api/v1/namespaces/default/backends/v1", "", "");
+    control.restart();
+    assert_eq!(names("backends"), [json!("beside")]);
+    eventually("the drift is told", || {
+        (control.fleet()?["source"]["drift"] == json!(["Backend v1"])).then_some(())
+    });
+    control.write(&good.replace("127.0.0.1:9", "127.0.0.1:8"));
+    eventually("its file has changed", || (names("backends").len() == 2).then_some(()));
+}

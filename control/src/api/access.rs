@@ -1,7 +1,7 @@
 //! Who asks, and whether they may.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand;
 use axum::extract::{FromRequestParts, MatchedPath, Request};
@@ -75,6 +75,32 @@ fn fresh_id() -> String {
     hex(&bytes)
 }
 
+/// Requests without a token that is known: records of all of them would fill the store.
+static STRANGERS: Strangers = Strangers(Mutex::new(None));
+
+/// How many of them have records in a second.
+const RECORDED: u32 = 10;
+
+/// Since when, how many were recorded, and how many were not.
+struct Strangers(Mutex<Option<(Instant, u32, u32)>>);
+
+impl Strangers {
+    /// How many had no record since the last one; none where this one has none either.
+    fn admit(&self, now: Instant) -> Option<u32> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, recorded, unrecorded) = state.get_or_insert((now, 0, 0));
+        if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
+            (*since, *recorded) = (now, 0);
+        }
+        if *recorded >= RECORDED {
+            *unrecorded = unrecorded.saturating_add(1);
+            return None;
+        }
+        *recorded += 1;
+        Some(std::mem::take(unrecorded))
+    }
+}
+
 impl FromRequestParts<Arc<Hub>> for Caller {
     type Rejection = Problem;
 
@@ -91,13 +117,19 @@ impl FromRequestParts<Arc<Hub>> for Caller {
         let path = parts.uri.path().to_owned();
         let Some(holder) = holder else {
             let words = if token.is_some() { "the token is not known" } else { "a token is wanted" };
-            hub.record(audit::Event {
-                trace_id: trace.0,
-                operator: "unknown".to_owned(),
-                action: format!("{} {path}", parts.method),
-                target_env: String::new(),
-                details: format!("refused: 401, {words}"),
-            });
+            if let Some(unrecorded) = STRANGERS.admit(Instant::now()) {
+                let others = match unrecorded {
+                    0 => String::new(),
+                    others => format!("; so were {others} before it, which have no records"),
+                };
+                hub.record(audit::Event {
+                    trace_id: trace.0,
+                    operator: "unknown".to_owned(),
+                    action: format!("{} {path}", parts.method),
+                    target_env: String::new(),
+                    details: format!("refused: 401, {words}{others}"),
+                });
+            }
             return Err(Problem::new(StatusCode::UNAUTHORIZED, format!("{words}: Authorization: Bearer …")));
         };
         Ok(Self { holder, trace, method: parts.method.clone(), path, reason, hub: hub.clone() })
@@ -143,4 +175,19 @@ pub(super) async fn to_its_end<T: Send + 'static>(
     let failed =
         |error: tokio::task::JoinError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
     tokio::spawn(work).await.map_err(failed)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_counted_where_they_are_not_recorded() {
+        let strangers = Strangers(Mutex::new(None));
+        let now = Instant::now();
+        let recorded = (0..100).filter_map(|_| strangers.admit(now)).count();
+        assert_eq!(recorded, 10);
+        assert_eq!(strangers.admit(now + Duration::from_secs(1)), Some(90));
+        assert_eq!(strangers.admit(now + Duration::from_secs(1)), Some(0));
+    }
 }

@@ -45,17 +45,14 @@ pub(crate) struct Tree {
 }
 
 impl Directory {
-    /// Reads it for the first time.
+    /// Reads it for the first time. What is not understood is in the tree.
     ///
     /// # Errors
-    /// The first thing that is not understood: there is nothing that could be served instead.
+    /// It cannot be read.
     pub(crate) fn open(path: PathBuf) -> Result<(Self, Follower), String> {
         let mut reader = Reader { path: path.clone(), last: None, memory: Memory::default() };
         let content = reader.content()?;
         let tree = reader.read(&content, &Tree::default());
-        if let Some(refused) = tree.refused.first() {
-            return Err(refused.clone());
-        }
         reader.last = Some(content);
         let directory = Self { path, tree: watch::Sender::new(Arc::new(tree)) };
         Ok((directory.clone(), Follower { directory, reader }))
