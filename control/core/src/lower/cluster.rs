@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use xds_proto::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use xds_proto::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
 };
 use xds_proto::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use xds_proto::envoy::config::core::v3::{
@@ -49,6 +49,8 @@ pub(super) fn cluster(name: &str, backend: &ir::Backend, dialect: Dialect) -> Cl
         eds_cluster_config: (!backend.has_names()).then_some(eds),
         load_assignment: backend.has_names().then(|| load_assignment(name, backend, dialect)),
         lb_policy: policy as i32,
+        // Where a name has addresses of both families, most backends listen on the older one.
+        dns_lookup_family: if backend.has_names() { DnsLookupFamily::V4Preferred as i32 } else { 0 },
         typed_extension_protocol_options: protocol_options(backend, dialect),
         transport_socket: backend.tls.as_ref().filter(|_| dialect != Dialect::Grpc).map(tls),
         circuit_breakers: circuit_breakers(&backend.limits),
