@@ -18,12 +18,19 @@ pub(crate) struct Flags {
     /// Changes of weight; each moves all traffic of a route.
     #[arg(long, default_value_t = 20)]
     flips: u32,
-    /// Routes in the one route configuration.
+    /// Routes in all.
     #[arg(long, default_value_t = 10)]
     routes: usize,
+    /// Gateways that share them; each has a route configuration of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=200))]
+    gateways: u16,
+    /// Routes in one `HTTPRoute`.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    per_resource: u16,
 }
 
-const PROXY: u16 = 18_220;
+/// Where the gateway is whose route changes. The others are behind it.
+const PROXY: u16 = 18_230;
 const XDS: u16 = 18_221;
 const HTTP: u16 = 18_222;
 const ADMIN: u16 = 18_223;
@@ -35,8 +42,8 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     let weir = process::build("proxy", "weir-proxy")?;
     let envoy = std::env::var_os("ENVOY").map(PathBuf::from).or_else(|| process::find("envoy"));
     println!(
-        "{} flips of one weight among {} routes, ms from the saved file to the first answer of the other arm",
-        flags.flips, flags.routes
+        "{} flips of one weight among {} routes on {} gateways, ms from the saved file to the first answer of the other arm",
+        flags.flips, flags.routes, flags.gateways
     );
     println!("\n| proxy | form | median | worst | failed |\n|---|---|---|---|---|");
     for form in ["GRPC", "DELTA_GRPC"] {
@@ -67,8 +74,8 @@ fn measure(
         at("control.yaml"),
         format!("xds: 127.0.0.1:{XDS}\nhttp: 127.0.0.1:{HTTP}\nsource: shop.yaml\n"),
     )?;
-    std::fs::write(at("bootstrap.yaml"), bootstrap(form))?;
-    save(&at("shop.yaml"), flags.routes, backends, 0)?;
+    std::fs::write(at("bootstrap.yaml"), bootstrap(form, flags.gateways > 1))?;
+    save(&at("shop.yaml"), flags, backends, 0)?;
     let launch = |program: &Path, arguments: &[&str]| Launch {
         program: program.to_owned(),
         arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
@@ -93,7 +100,7 @@ fn measure(
     let mut times = Vec::new();
     for flip in 1..=flags.flips {
         let arm = (flip % 2) as usize;
-        save(&at("shop.yaml"), flags.routes, backends, arm)?;
+        save(&at("shop.yaml"), flags, backends, arm)?;
         let saved = Instant::now();
         client.wait_for(["v1", "v2"][arm], &path, &mut failed)?;
         times.push(saved.elapsed());
@@ -181,16 +188,30 @@ fn backend(name: &'static str) -> Result<u16> {
 }
 
 /// Routes of which the last leads to one of two arms, and all others to the first.
-fn save(file: &Path, routes: usize, backends: [u16; 2], arm: usize) -> Result<()> {
+fn save(file: &Path, flags: &Flags, backends: [u16; 2], arm: usize) -> Result<()> {
     let mut text = String::new();
-    for chunk in (0..routes).collect::<Vec<_>>().chunks(100) {
+    let gateways = usize::from(flags.gateways);
+    if gateways > 1 {
+        for (i, port) in (PROXY..).take(gateways).enumerate() {
+            writeln!(
+                text,
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{ name: g{i} }}\nspec:\n  gatewayClassName: weir\n  addresses: [ {{ value: 127.0.0.1 }} ]\n  listeners: [ {{ name: http, protocol: HTTP, port: {port} }} ]\n---"
+            )?;
+        }
+    }
+    let all: Vec<usize> = (0..flags.routes).collect();
+    for (i, chunk) in all.chunks(flags.per_resource.into()).rev().enumerate() {
         writeln!(
             text,
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: shop-{} }}\nspec:\n  rules:",
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: shop-{} }}\nspec:",
             chunk[0]
         )?;
+        if gateways > 1 {
+            writeln!(text, "  parentRefs: [ {{ name: g{} }} ]", i % gateways)?;
+        }
+        writeln!(text, "  rules:")?;
         for route in chunk {
-            let second = if *route + 1 == routes { arm as u32 * 100 } else { 0 };
+            let second = if *route + 1 == flags.routes { arm as u32 * 100 } else { 0 };
             writeln!(text, "  - matches: [ {{ path: {{ value: /route-{route} }} }} ]")?;
             let first = 100 - second;
             writeln!(
@@ -212,19 +233,29 @@ fn save(file: &Path, routes: usize, backends: [u16; 2], arm: usize) -> Result<()
     Ok(())
 }
 
-fn bootstrap(form: &str) -> String {
+/// With a listener of its own, or with all that there are.
+fn bootstrap(form: &str, has_gateways: bool) -> String {
+    let listeners = if has_gateways { "  lds_config: { resource_api_version: V3, ads: {} }" } else { "" };
+    let own = if has_gateways { String::new() } else { own_listener() };
     format!(
         "node: {{ id: bench, cluster: bench }}
 admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {ADMIN} }} }} }}
 dynamic_resources:
   ads_config: {{ api_type: {form}, transport_api_version: V3, grpc_services: [ {{ envoy_grpc: {{ cluster_name: control }} }} ] }}
   cds_config: {{ resource_api_version: V3, ads: {{}} }}
+{listeners}
 static_resources:
   clusters:
   - name: control
     typed_extension_protocol_options: {{ envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{ \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{ http2_protocol_options: {{}} }} }} }}
     load_assignment: {{ cluster_name: control, endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {XDS} }} }} }} }} ] }} ] }}
-  listeners:
+{own}"
+    )
+}
+
+fn own_listener() -> String {
+    format!(
+        "  listeners:
   - name: own
     address: {{ socket_address: {{ address: 127.0.0.1, port_value: {PROXY} }} }}
     filter_chains:

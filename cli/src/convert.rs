@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use control_core::import::{Given, export_mcp_route, import as import_text};
 use control_core::ir::{Built, ImplicitGateway, Inputs, build};
-use control_core::lower::{Dialect, lower};
+use control_core::lower::{Dialect, Lowering};
 use control_core::model::{Kind, Memory, Objects, Resource, read};
 use proxy_core::config::Address;
 use serde_json::{Value, json};
@@ -135,9 +135,9 @@ pub(crate) fn convert(flags: &Convert) -> Result<()> {
     }
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), flags.port);
     let gateway = ImplicitGateway { address: Address::Socket(address), access_log: None };
-    let Built { ir, statuses } =
+    let Built { ir, statuses, .. } =
         build(Inputs { objects: &objects, instances: &BTreeMap::new(), gateway: &gateway });
-    for (key, status) in &statuses {
+    for (key, status) in &*statuses {
         for complaint in status.complaints() {
             eprintln!("warning: {key}: {complaint}");
         }
@@ -147,7 +147,8 @@ pub(crate) fn convert(flags: &Convert) -> Result<()> {
         Reader::Weir => Dialect::Weir,
         Reader::Grpc => Dialect::Grpc,
     };
-    let resources = lower(&ir, dialect).to_json().map_err(|error| BadInput(error.to_string()))?;
+    let lowering = Lowering::of(&ir).map_err(|error| BadInput(error.to_string()))?;
+    let resources = lowering.set(dialect).to_json().map_err(|error| BadInput(error.to_string()))?;
     let shown = json!({ "resources": resources });
     print(&value(&shown, flags.output)?)
 }

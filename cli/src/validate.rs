@@ -72,12 +72,13 @@ fn control_plane(flags: &Flags, text: &str) -> Result<ExitCode> {
     let gateway = ImplicitGateway { address, access_log: None };
     let built = build(Inputs { objects: &objects, instances: &BTreeMap::new(), gateway: &gateway });
     let mut warnings = Vec::new();
-    for (key, status) in &built.statuses {
+    for (key, status) in &*built.statuses {
         let place = places.get(key).map_or_else(|| path.to_string(), ToString::to_string);
         warnings.extend(status.complaints().map(|complaint| format!("{place}: warning: {key}: {complaint}")));
     }
-    let preview =
-        Preview::new(&built.ir, Instant::now()).map_err(|error| BadInput(format!("{path}: {error}")))?;
+    let unusable = |error: String| BadInput(format!("{path}: {error}"));
+    let lowering = Lowering::of(&built.ir).map_err(|error| unusable(error.to_string()))?;
+    let preview = Preview::new(&built.ir, lowering.set(Dialect::Weir), Instant::now()).map_err(unusable)?;
     warnings.extend(preview.warnings().into_iter().map(|warning| format!("{path}: warning: {warning}")));
     warnings.dedup();
     print(&match flags.output {

@@ -55,7 +55,8 @@ pub(crate) fn fleet_of(hub: &Hub) -> Value {
     });
     let state = hub.state();
     let complaints: Vec<_> = state
-        .statuses
+        .compiled
+        .statuses()
         .iter()
         .flat_map(|(key, status)| status.complaints().map(move |text| format!("{key}: {text}")))
         .collect();

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use control_core::ads::Published;
 use control_core::fleet::Fleet;
-use control_core::ir::{Built, ImplicitGateway, Inputs, Ir, ObjectStatus, build};
-use control_core::lower::{Dialect, ResourceSet, lower};
-use control_core::model::ObjectKey;
+use control_core::ir::{Built, ImplicitGateway, Inputs, ObjectStatus, build_after};
+use control_core::lower::{Dialect, Lowering};
+use control_core::model::{ObjectKey, Objects};
+use control_core::preview::Preview;
 use control_core::registry::Instances;
 use control_core::version::{Catalog, Edit, Proposal, Version};
 use tokio::sync::{mpsc, watch};
@@ -41,11 +42,40 @@ pub(crate) struct Hub {
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     pub(crate) catalog: Catalog,
-    pub(crate) ir: Arc<Ir>,
-    pub(crate) statuses: Arc<BTreeMap<ObjectKey, ObjectStatus>>,
+    pub(crate) compiled: Arc<Compiled>,
     pub(crate) instances: Arc<Instances>,
     /// What the newest version wrote.
     pub(crate) contents: Arc<Contents>,
+}
+
+/// What resources mean, and how that is sent.
+#[derive(Debug, Default)]
+pub(crate) struct Compiled {
+    built: Built,
+    lowering: Lowering,
+}
+
+impl Compiled {
+    /// What became of each resource.
+    pub(crate) fn statuses(&self) -> &BTreeMap<ObjectKey, ObjectStatus> {
+        &self.built.statuses
+    }
+
+    /// What is not as it should be with these, a sentence each.
+    pub(crate) fn complaints(&self, of: &Contents) -> Vec<String> {
+        let known = of.iter().filter_map(|(key, _)| Some((key, self.built.statuses.get(key)?)));
+        known
+            .flat_map(|(key, status)| status.complaints().map(move |text| format!("{key}: {text}")))
+            .collect()
+    }
+
+    /// As one of Weir's proxies has it.
+    ///
+    /// # Errors
+    /// It would refuse it.
+    pub(crate) fn preview(&self, now: Instant) -> Result<Preview<'_>, String> {
+        Preview::new(&self.built.ir, self.lowering.set(Dialect::Weir), now)
+    }
 }
 
 /// What only one may do at a time.
@@ -122,12 +152,11 @@ impl Hub {
         let (journal, catalog) = Journal::load(&*store).await?;
         let chain = Chain::load(&*store).await?;
         let (_, instances) = registry::all(&*store).await?;
-        let Built { ir, statuses } =
-            build(Inputs { objects: catalog.objects(), instances: &instances, gateway: &gateway });
+        let compiled = compile(&gateway, catalog.objects(), &instances, &Compiled::default())
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let state = State {
             catalog,
-            ir: Arc::new(ir),
-            statuses: Arc::new(statuses),
+            compiled: Arc::new(compiled),
             instances: Arc::new(instances),
             contents: Arc::default(),
         };
@@ -142,11 +171,7 @@ impl Hub {
             audit,
             state: watch::Sender::new(Arc::new(state)),
         };
-        let state = hub.state();
-        if let Some(version) = state.catalog.current() {
-            let sets = lowered(&state.ir).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            hub.publish(version.number, sets);
-        }
+        hub.publish();
         Ok((Arc::new(hub), events))
     }
 
@@ -204,39 +229,38 @@ impl Hub {
             }
             return Ok(Done { version: None, warnings: Vec::new() });
         };
-        let inputs =
-            Inputs { objects: &proposal.objects, instances: &state.instances, gateway: &self.gateway };
-        let Built { ir, statuses } = build(inputs);
-        let sets = lowered(&ir).map_err(|error| Refused::Invalid(error.to_string()))?;
-        let done = Done { version: Some(proposal.version.clone()), warnings: warnings(&proposal, &statuses) };
+        let compiled = self.compile(&proposal.objects, &state.instances, &state)?;
+        let warnings = compiled.complaints(&proposal.written);
+        let done = Done { version: Some(proposal.version.clone()), warnings };
         if wanted.is_dry_run {
             return Ok(done);
         }
         self.commit(&mut writer, &proposal, wanted.event, wanted.beside, now).await?;
-        let number = proposal.version.number;
         let mut next = State {
             catalog: state.catalog.clone(),
-            ir: Arc::new(ir),
-            statuses: Arc::new(statuses),
+            compiled: Arc::new(compiled),
             instances: state.instances.clone(),
             contents: Arc::new(proposal.written.clone()),
         };
         next.catalog.accept(proposal);
         self.state.send_replace(Arc::new(next));
-        self.publish(number, sets);
+        self.publish();
         Ok(done)
     }
 
     /// What would be served with these edits.
-    pub(crate) fn would_be(&self, edits: Vec<Edit>) -> (Contents, Built) {
+    ///
+    /// # Errors
+    /// A proxy would refuse it.
+    pub(crate) fn would_be(&self, edits: Vec<Edit>) -> Result<(Contents, Compiled), Refused> {
         let state = self.state();
         let proposal = state.catalog.propose(edits, "", "", SystemTime::now());
         let (objects, written) = match proposal {
             Some(proposal) => (proposal.objects, proposal.written),
             None => (state.catalog.objects().clone(), Contents::new()),
         };
-        let built = build(Inputs { objects: &objects, instances: &state.instances, gateway: &self.gateway });
-        (written, built)
+        let compiled = self.compile(&objects, &state.instances, &state)?;
+        Ok((written, compiled))
     }
 
     async fn commit(
@@ -271,20 +295,10 @@ impl Hub {
         if *state.instances == instances {
             return Ok(());
         }
-        let inputs =
-            Inputs { objects: state.catalog.objects(), instances: &instances, gateway: &self.gateway };
-        let Built { ir, statuses } = build(inputs);
-        let sets = lowered(&ir).map_err(|error| Refused::Invalid(error.to_string()))?;
-        let next = State {
-            ir: Arc::new(ir),
-            statuses: Arc::new(statuses),
-            instances: Arc::new(instances),
-            ..(*state).clone()
-        };
+        let compiled = Arc::new(self.compile(state.catalog.objects(), &instances, &state)?);
+        let next = State { compiled, instances: Arc::new(instances), ..(*state).clone() };
         self.state.send_replace(Arc::new(next));
-        if let Some(version) = state.catalog.current() {
-            self.publish(version.number, sets);
-        }
+        self.publish();
         Ok(())
     }
 
@@ -299,16 +313,12 @@ impl Hub {
         if number == state.catalog.current().map_or(0, |version| version.number) {
             return Ok(());
         }
-        let inputs =
-            Inputs { objects: next.catalog.objects(), instances: &next.instances, gateway: &self.gateway };
-        let Built { ir, statuses } = build(inputs);
-        let sets = lowered(&ir).map_err(|error| Refused::Invalid(error.to_string()))?;
-        (next.ir, next.statuses) = (Arc::new(ir), Arc::new(statuses));
+        next.compiled = Arc::new(self.compile(next.catalog.objects(), &next.instances, &state)?);
         if let Some((_, contents)) = Journal::version(&*self.store, number).await? {
             next.contents = Arc::new(contents);
         }
         self.state.send_replace(Arc::new(next));
-        self.publish(number, sets);
+        self.publish();
         Ok(())
     }
 
@@ -355,12 +365,19 @@ impl Hub {
         }
     }
 
-    fn publish(&self, version: u64, sets: [ResourceSet; Dialect::ALL.len()]) {
-        self.published.send_modify(|published| {
-            let mut before = published.sets.iter();
-            let sets = sets.map(|set| before.next().map_or_else(ResourceSet::default, |b| set.sharing(b)));
-            *published = Arc::new(Published { version, sets });
-        });
+    /// Compiles resources, at the cost of what is different from what is so now.
+    fn compile(&self, objects: &Objects, instances: &Instances, state: &State) -> Result<Compiled, Refused> {
+        compile(&self.gateway, objects, instances, &state.compiled)
+            .map_err(|error| Refused::Invalid(error.to_string()))
+    }
+
+    /// Sends what is so now, if anybody ever wrote anything.
+    fn publish(&self) {
+        let state = self.state();
+        if let Some(version) = state.catalog.current() {
+            let sets = state.compiled.lowering.sets().clone();
+            self.published.send_replace(Arc::new(Published { version: version.number, sets }));
+        }
     }
 
     pub(crate) fn follow(&self) -> watch::Receiver<Arc<Published>> {
@@ -384,21 +401,15 @@ impl Hub {
     }
 }
 
-/// In every dialect, read again as a proxy would: what we would refuse we do not send.
-fn lowered(ir: &Ir) -> Result<[ResourceSet; Dialect::ALL.len()], proxy_core::xds::Rejection> {
-    let sets = Dialect::ALL.map(|dialect| lower(ir, dialect));
-    // What says the same in another dialect needs no second look.
-    let mut checked: Vec<&ResourceSet> = Vec::new();
-    for set in &sets {
-        set.check_beside(&checked)?;
-        checked.push(set);
-    }
-    Ok(sets)
-}
-
-fn warnings(proposal: &Proposal, statuses: &BTreeMap<ObjectKey, ObjectStatus>) -> Vec<String> {
-    let written = proposal.written.iter().filter_map(|(key, _)| Some((key, statuses.get(key)?)));
-    written.flat_map(|(key, status)| status.complaints().map(move |text| format!("{key}: {text}"))).collect()
+fn compile(
+    gateway: &ImplicitGateway,
+    objects: &Objects,
+    instances: &Instances,
+    before: &Compiled,
+) -> Result<Compiled, proxy_core::xds::Rejection> {
+    let built = build_after(Inputs { objects, instances, gateway }, &before.built.routes);
+    let lowering = before.lowering.next(&built.ir)?;
+    Ok(Compiled { built, lowering })
 }
 
 #[cfg(test)]

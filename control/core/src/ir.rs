@@ -17,7 +17,7 @@ use proxy_core::config::Address;
 
 pub use crate::model::{BackendProtocol, LoadBalancing};
 pub(crate) use build::literal;
-pub use build::{Built, Inputs, build};
+pub use build::{Built, Inputs, KnownRoutes, build, build_after};
 pub use status::{Condition, ListenerStatus, ObjectStatus, ParentStatus, Truth};
 
 /// The listener that routes attach to when no `Gateway` says otherwise.
@@ -33,7 +33,7 @@ pub struct ImplicitGateway {
 pub const GATEWAY: &str = "weir";
 
 /// Everything that is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ir {
     /// By name.
     pub listeners: BTreeMap<String, Listener>,
@@ -131,6 +131,17 @@ impl fmt::Debug for Certificate {
 pub struct Table {
     /// By hostname; every route that a host can reach is in its list, in the order of precedence.
     pub hosts: Vec<Host>,
+}
+
+impl Table {
+    /// Whether the other one has the very same routes in the same places. Routes that say the same may still be others.
+    pub(crate) fn is_the_same(&self, other: &Self) -> bool {
+        let is_same = |(a, b): (&Host, &Host)| {
+            let routes = || a.routes.iter().zip(&b.routes).all(|(a, b)| Arc::ptr_eq(a, b));
+            a.hostname == b.hostname && a.routes.len() == b.routes.len() && routes()
+        };
+        self.hosts.len() == other.hosts.len() && self.hosts.iter().zip(&other.hosts).all(is_same)
+    }
 }
 
 /// A backend's name; with its namespace unless that is `default`.

@@ -4,8 +4,10 @@ mod cluster;
 mod grpc;
 mod listener;
 mod route;
+mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use proxy_core::config::Address as CoreAddress;
@@ -20,7 +22,8 @@ use xds_proto::envoy::extensions::transport_sockets::tls::v3::{Secret, TlsCertif
 use xds_proto::prost_types::Any;
 use xds_proto::type_url::{self, pack};
 
-use crate::ir::Ir;
+use crate::ir::{self, Ir};
+use table::Wires;
 
 /// What a node understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,8 +74,6 @@ pub type Resources = BTreeMap<Arc<str>, Lowered>;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ResourceSet {
     types: BTreeMap<&'static str, Arc<Resources>>,
-    /// Listeners that a proxy would refuse: they have no address.
-    named: BTreeSet<Arc<str>>,
     /// Listeners that are for nodes with these labels alone.
     labels: BTreeMap<Arc<str>, BTreeMap<String, String>>,
 }
@@ -95,15 +96,26 @@ impl ResourceSet {
         Some(Arc::new(listeners))
     }
 
-    fn insert(&mut self, type_url: &'static str, name: String, resource: Any) {
-        let resources = Arc::make_mut(self.types.entry(type_url).or_default());
-        resources.insert(name.into(), Lowered::new(resource));
+    fn get(&self, type_url: &str, name: &str) -> Option<&Lowered> {
+        self.of_type(type_url).get(name)
+    }
+
+    fn insert(&mut self, type_url: &'static str, name: &str, resource: Lowered) {
+        if self.get(type_url, name) != Some(&resource) {
+            Arc::make_mut(self.types.entry(type_url).or_default()).insert(name.into(), resource);
+        }
+    }
+
+    fn remove(&mut self, type_url: &'static str, name: &str) {
+        if self.get(type_url, name).is_some() {
+            Arc::make_mut(self.types.entry(type_url).or_default()).remove(name);
+        }
     }
 
     /// Puts another resource in the place of one.
     #[cfg(test)]
     pub(crate) fn replace(&mut self, type_url: &'static str, name: &str, resource: Any) {
-        self.insert(type_url, name.to_owned(), resource);
+        self.insert(type_url, name, Lowered::new(resource));
     }
 
     /// Every resource in the form that people read, with its type.
@@ -121,102 +133,209 @@ impl ResourceSet {
         });
         shown.collect()
     }
+}
 
-    /// Shares with `before` what says the same: whoever has been told of it can see that at a glance.
-    #[must_use]
-    pub fn sharing(mut self, before: &Self) -> Self {
-        for (type_url, resources) in &mut self.types {
-            let before = before.of_type(type_url);
-            if **resources == **before {
-                resources.clone_from(before);
-            }
-        }
-        self
-    }
+/// The resources of a version in every dialect. The next version's are made from them, at the cost of what is different.
+///
+/// What we would refuse we do not send: whatever is new is read as a proxy would read it. The same input gives the same bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Lowering {
+    ir: Arc<Ir>,
+    targets: BTreeMap<String, Vec<Arc<ir::Route>>>,
+    wires: Wires,
+    sets: [ResourceSet; Dialect::ALL.len()],
+}
 
-    /// Reads every resource as a proxy would. What we would refuse we do not send.
+impl Lowering {
+    /// Lowers a version.
     ///
     /// # Errors
     /// The first resource that a proxy would refuse: a bug of the lowering, or a value that validation let through.
-    pub fn check(&self) -> Result<(), Rejection> {
-        self.check_beside(&[])
+    pub fn of(ir: &Arc<Ir>) -> Result<Self, Rejection> {
+        Self::default().next(ir)
     }
 
-    /// The same, but for what these sets hold as well, which were checked before.
+    /// The resources, by dialect in the order of [`Dialect::ALL`].
+    pub const fn sets(&self) -> &[ResourceSet; Dialect::ALL.len()] {
+        &self.sets
+    }
+
+    /// The resources in a dialect.
+    pub const fn set(&self, dialect: Dialect) -> &ResourceSet {
+        &self.sets[dialect as usize]
+    }
+
+    /// Lowers another version. Whatever is the same is shared.
     ///
     /// # Errors
-    /// As [`ResourceSet::check`].
-    pub fn check_beside(&self, checked: &[&Self]) -> Result<(), Rejection> {
-        let is_new = |type_url, name: &str, resource: &Lowered| {
-            !checked.iter().any(|set| set.of_type(type_url).get(name) == Some(resource))
+    /// As [`Lowering::of`].
+    pub fn next(&self, ir: &Arc<Ir>) -> Result<Self, Rejection> {
+        let wires = self.wires.next(ir)?;
+        let mut next = Self { ir: ir.clone(), targets: grpc::targets(ir), wires, sets: self.sets.clone() };
+        next.backends(&self.ir)?;
+        next.listeners(&self.ir)?;
+        next.tables(&self.ir)?;
+        next.certificates(&self.ir);
+        next.call_targets(&self.targets);
+        Ok(next)
+    }
+
+    fn backends(&mut self, before: &Ir) -> Result<(), Rejection> {
+        let ir = self.ir.clone();
+        let is_same = |a: &Arc<ir::Backend>, b: &Arc<ir::Backend>| Arc::ptr_eq(a, b) || a == b;
+        for (name, backend) in changes(&before.backends, &ir.backends, is_same) {
+            let name = name.as_str();
+            for dialect in Dialect::ALL {
+                let lowered = backend.map(|backend| pack(&cluster::cluster(name, backend, dialect)));
+                self.put(dialect, type_url::CLUSTER, name, lowered, translate::cluster)?;
+                let known = backend.filter(|backend| !backend.has_names());
+                let lowered = known.map(|backend| pack(&cluster::load_assignment(name, backend, dialect)));
+                let read = translate::load_assignment;
+                self.put(dialect, type_url::CLUSTER_LOAD_ASSIGNMENT, name, lowered, read)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn listeners(&mut self, before: &Ir) -> Result<(), Rejection> {
+        let ir = self.ir.clone();
+        let logs_elsewhere = before.access_log != ir.access_log;
+        for (name, listener) in changes(&before.listeners, &ir.listeners, |a, b| !logs_elsewhere && a == b) {
+            for dialect in [Dialect::Weir, Dialect::Standard] {
+                let listener =
+                    listener.map(|listener| listener::listener(name, listener, ir.access_log.as_deref()));
+                let lowered = listener.map(|listener| pack(&listener));
+                self.put(dialect, type_url::LISTENER, name, lowered, translate::listener)?;
+                let labels = &mut self.sets[dialect as usize].labels;
+                match ir.listeners.get(name).map(|listener| &listener.node_labels) {
+                    Some(wanted) if !wanted.is_empty() => {
+                        drop(labels.insert(name.as_str().into(), wanted.clone()));
+                    }
+                    _ => drop(labels.remove(name.as_str())),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tables(&mut self, before: &Ir) -> Result<(), Rejection> {
+        let ir = self.ir.clone();
+        for (name, table) in changes(&before.tables, &ir.tables, ir::Table::is_the_same) {
+            let Some(table) = table else {
+                for dialect in [Dialect::Weir, Dialect::Standard] {
+                    self.sets[dialect as usize].remove(type_url::ROUTE_CONFIGURATION, name);
+                }
+                continue;
+            };
+            // Its routes were checked when they were written.
+            table::check_hosts(name, table)?;
+            for dialect in [Dialect::Weir, Dialect::Standard] {
+                let lowered = Some(self.wires.table(name, table, dialect));
+                self.put(dialect, type_url::ROUTE_CONFIGURATION, name, lowered, |_| Ok(()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn certificates(&mut self, before: &Ir) {
+        let ir = self.ir.clone();
+        for (name, certificate) in changes(&before.certificates, &ir.certificates, PartialEq::eq) {
+            for dialect in [Dialect::Weir, Dialect::Standard] {
+                let set = &mut self.sets[dialect as usize];
+                match certificate {
+                    Some(certificate) => {
+                        set.insert(type_url::SECRET, name, Lowered::new(pack(&secret(name, certificate))));
+                    }
+                    None => set.remove(type_url::SECRET, name),
+                }
+            }
+        }
+    }
+
+    fn call_targets(&mut self, before: &BTreeMap<String, Vec<Arc<ir::Route>>>) {
+        let set = &mut self.sets[Dialect::Grpc as usize];
+        for (name, routes) in changes(before, &self.targets, |a, b| are_the_same(a, b)) {
+            let Some(routes) = routes else {
+                set.remove(type_url::ROUTE_CONFIGURATION, name);
+                set.remove(type_url::LISTENER, name);
+                continue;
+            };
+            let routes = Lowered::new(self.wires.target(name, routes));
+            set.insert(type_url::ROUTE_CONFIGURATION, name, routes);
+            // A proxy would refuse it: it has no address.
+            set.insert(type_url::LISTENER, name, Lowered::new(pack(&grpc::listener(name))));
+        }
+    }
+
+    /// Puts a resource in its place, or takes it away. What is new is read; what an earlier dialect says as well is shared.
+    fn put<T>(
+        &mut self,
+        dialect: Dialect,
+        type_url: &'static str,
+        name: &str,
+        resource: Option<Any>,
+        read: impl Fn(&Any) -> Result<T, Rejection>,
+    ) -> Result<(), Rejection> {
+        let Some(resource) = resource else {
+            self.sets[dialect as usize].remove(type_url, name);
+            return Ok(());
         };
-        let all = |type_url| {
-            let resources = self.of_type(type_url).iter();
-            let fresh = resources.filter(move |(name, resource)| is_new(type_url, name, resource));
-            fresh.map(|(_, resource)| &*resource.any)
+        let earlier = self.sets[..dialect as usize].iter().filter_map(|set| set.get(type_url, name));
+        let lowered = match earlier.into_iter().find(|lowered| *lowered.any == resource) {
+            Some(shared) => shared.clone(),
+            None => {
+                read(&resource)?;
+                Lowered::new(resource)
+            }
         };
-        all(type_url::CLUSTER).try_for_each(|any| translate::cluster(any).map(drop))?;
-        all(type_url::CLUSTER_LOAD_ASSIGNMENT)
-            .try_for_each(|any| translate::load_assignment(any).map(drop))?;
-        let listeners = self.of_type(type_url::LISTENER).iter();
-        let listeners = listeners.filter(|(name, resource)| {
-            !self.named.contains(*name) && is_new(type_url::LISTENER, name, resource)
-        });
-        listeners
-            .map(|(_, resource)| &*resource.any)
-            .try_for_each(|any| translate::listener(any).map(drop))?;
-        all(type_url::ROUTE_CONFIGURATION).try_for_each(|any| translate::route_configuration(any).map(drop))
+        self.sets[dialect as usize].insert(type_url, name, lowered);
+        Ok(())
     }
 }
 
-/// Lowers everything for one dialect. The same input gives the same bytes.
-pub fn lower(ir: &Ir, dialect: Dialect) -> ResourceSet {
-    let mut set = ResourceSet::default();
-    for (name, backend) in &ir.backends {
-        set.insert(
-            type_url::CLUSTER,
-            name.to_string(),
-            pack(&cluster::cluster(name.as_str(), backend, dialect)),
-        );
-        if !backend.has_names() {
-            let assignment = cluster::load_assignment(name.as_str(), backend, dialect);
-            set.insert(type_url::CLUSTER_LOAD_ASSIGNMENT, name.to_string(), pack(&assignment));
-        }
-    }
-    if dialect == Dialect::Grpc {
-        for (name, routes) in grpc::targets(ir) {
-            set.insert(type_url::ROUTE_CONFIGURATION, name.clone(), pack(&grpc::routes(&name, &routes)));
-            set.insert(type_url::LISTENER, name.clone(), pack(&grpc::listener(&name)));
-            set.named.insert(name.into());
-        }
-        return set;
-    }
-    for (name, listener) in &ir.listeners {
-        let resource = listener::listener(name, listener, ir.access_log.as_deref());
-        set.insert(type_url::LISTENER, name.clone(), pack(&resource));
-        if !listener.node_labels.is_empty() {
-            set.labels.insert(name.as_str().into(), listener.node_labels.clone());
-        }
-    }
-    for (name, table) in &ir.tables {
-        set.insert(
-            type_url::ROUTE_CONFIGURATION,
-            name.clone(),
-            pack(&route::configuration(name, table, dialect)),
-        );
-    }
-    for (name, certificate) in &ir.certificates {
-        let secret = Secret {
-            name: name.clone(),
-            r#type: Some(secret::Type::TlsCertificate(TlsCertificate {
-                certificate_chain: Some(inline(&certificate.chain)),
-                private_key: Some(inline(&certificate.key)),
-                watched_directory: None,
-            })),
+/// What is new or different, with what it is now, and what is gone.
+fn changes<'a, K: Ord, V>(
+    before: &'a BTreeMap<K, V>,
+    now: &'a BTreeMap<K, V>,
+    is_same: impl Fn(&V, &V) -> bool,
+) -> Vec<(&'a K, Option<&'a V>)> {
+    let mut found = Vec::new();
+    let (mut old, mut new) = (before.iter().peekable(), now.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return found,
+            (Some((old, _)), Some((new, _))) => old.cmp(new),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
         };
-        set.insert(type_url::SECRET, name.clone(), pack(&secret));
+        let (gone, here) = match order {
+            Ordering::Less => (old.next(), None),
+            Ordering::Greater => (None, new.next()),
+            Ordering::Equal => (old.next(), new.next()),
+        };
+        match (gone, here) {
+            (Some((_, old)), Some((_, new))) if is_same(old, new) => {}
+            (_, Some((key, value))) => found.push((key, Some(value))),
+            (Some((key, _)), None) => found.push((key, None)),
+            (None, None) => return found,
+        }
     }
-    set
+}
+
+/// Whether these are the very same routes in the same order.
+fn are_the_same(a: &[Arc<ir::Route>], b: &[Arc<ir::Route>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+}
+
+fn secret(name: &str, certificate: &ir::Certificate) -> Secret {
+    Secret {
+        name: name.to_owned(),
+        r#type: Some(secret::Type::TlsCertificate(TlsCertificate {
+            certificate_chain: Some(inline(&certificate.chain)),
+            private_key: Some(inline(&certificate.key)),
+            watched_directory: None,
+        })),
+    }
 }
 
 fn ads() -> ConfigSource {

@@ -17,7 +17,7 @@ use xds_proto::type_url;
 pub use proxy_core::explain::Question;
 
 use crate::ir::{Action, Ir, Route};
-use crate::lower::{Dialect, lower};
+use crate::lower::ResourceSet;
 
 /// A configuration as a proxy would have it.
 #[derive(Debug)]
@@ -53,12 +53,11 @@ pub struct Impact {
 }
 
 impl<'a> Preview<'a> {
-    /// What a proxy would make of a configuration.
+    /// What a proxy would make of a configuration, lowered for it.
     ///
     /// # Errors
     /// It would refuse it: a bug of the lowering.
-    pub fn new(ir: &'a Ir, now: Instant) -> Result<Self, String> {
-        let set = lower(ir, Dialect::Weir);
+    pub fn new(ir: &'a Ir, set: &ResourceSet, now: Instant) -> Result<Self, String> {
         let node = Node { id: "preview".to_owned(), ..Node::default() };
         let subscriptions = Subscriptions {
             listeners: Some(Origin::Ads),

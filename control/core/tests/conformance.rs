@@ -17,7 +17,7 @@ use control_core::ir::{
     Action, BackendName, Built, ChainAction, Condition, Host, ImplicitGateway, Inputs, Ir, PathChange, Route,
     Speaks, Truth, build,
 };
-use control_core::lower::{Dialect, lower};
+use control_core::lower::{Dialect, Lowering};
 use control_core::model::{Kind, Memory, ObjectKey, Objects, read};
 use control_core::preview::{Preview, Question};
 use control_core::registry::Instances;
@@ -84,10 +84,9 @@ fn judge(name: &str, text: &str) -> Vec<String> {
         ImplicitGateway { address: Address::Socket((Ipv4Addr::LOCALHOST, 8_080).into()), access_log: None };
     let instances = Instances::new();
     let built = build(Inputs { objects: &objects, instances: &instances, gateway: &gateway });
-    for dialect in Dialect::ALL {
-        lower(&built.ir, dialect).check().unwrap_or_else(|error| panic!("{name}: {dialect:?}: {error}"));
-    }
-    let preview = Preview::new(&built.ir, Instant::now()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let lowering = Lowering::of(&built.ir).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let preview = Preview::new(&built.ir, lowering.set(Dialect::Weir), Instant::now())
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
     let case = Case { name: name.to_owned(), built: &built, preview: &preview };
     for refused in &refusals {
         let is_expected = expectations

@@ -7,8 +7,7 @@ use std::time::Instant;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
-use control_core::ir::Ir;
-use control_core::preview::{Outcome, Preview, Question, impact};
+use control_core::preview::{Outcome, Question, impact};
 use control_core::version::Edit;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -18,7 +17,7 @@ use super::Problem;
 use super::access::Caller;
 use super::resources::{read, scope};
 use super::versions::{as_it_was, one_diff};
-use crate::hub::Hub;
+use crate::hub::{Compiled, Hub};
 use crate::tokens::Verb;
 
 /// A request that somebody describes.
@@ -77,7 +76,7 @@ pub(super) async fn explain(
 ) -> Result<axum::Json<Value>, Problem> {
     caller.may(Verb::ReadAll, None)?;
     let state = hub.state();
-    let preview = Preview::new(&state.ir, Instant::now()).map_err(Problem::invalid)?;
+    let preview = state.compiled.preview(Instant::now()).map_err(Problem::invalid)?;
     let question = Question::from(asked);
     let ways: Vec<_> = preview
         .ways(&question)
@@ -103,15 +102,13 @@ pub(super) async fn preview(
     }
     let state = hub.state();
     let newest = state.catalog.current().map_or(0, |version| version.number);
-    let (written, built) = hub.would_be(resources.into_iter().map(Edit::Put).collect());
+    let (written, compiled) = hub.would_be(resources.into_iter().map(Edit::Put).collect())?;
     let diffs = written.iter().map(|(key, after)| {
         let before = state.catalog.objects().get(key).map(|resource| &**resource);
         one_diff(key, before, after.as_deref(), newest, newest + 1)
     });
     let resources: Vec<_> = diffs.collect();
-    let complaints = written.iter().filter_map(|(key, _)| Some((key, built.statuses.get(key)?)));
-    let warnings: Vec<_> =
-        complaints.flat_map(|(key, s)| s.complaints().map(move |text| format!("{key}: {text}"))).collect();
+    let warnings = compiled.complaints(&written);
     Ok(axum::Json(json!({ "from": newest, "resources": resources, "warnings": warnings })))
 }
 
@@ -148,28 +145,28 @@ pub(super) async fn impacts(
         return Err(Problem::invalid(format!("requests: more than {MOST_REQUESTS}")));
     }
     let state = hub.state();
-    let (before, after): (Arc<Ir>, Arc<Ir>) = match &asked.documents {
+    let (before, after): (Arc<Compiled>, Arc<Compiled>) = match &asked.documents {
         Some(documents) => {
             let resources = read(&Bytes::from(documents.clone()))?;
-            let (_, built) = hub.would_be(resources.into_iter().map(Edit::Put).collect());
-            (state.ir.clone(), Arc::new(built.ir))
+            let (_, compiled) = hub.would_be(resources.into_iter().map(Edit::Put).collect())?;
+            (state.compiled.clone(), Arc::new(compiled))
         }
         None => {
             let newest = state.catalog.current().map_or(0, |version| version.number);
             let to = asked.to.unwrap_or(newest);
             let from = asked.from.unwrap_or(to.saturating_sub(1));
-            let mut irs = Vec::new();
+            let mut both = Vec::new();
             for number in [from, to] {
-                irs.push(Arc::new(hub.would_be(as_it_was(&hub, number).await?).1.ir));
+                both.push(Arc::new(hub.would_be(as_it_was(&hub, number).await?)?.1));
             }
-            (irs.swap_remove(0), irs.swap_remove(0))
+            (both.swap_remove(0), both.swap_remove(0))
         }
     };
     let questions: Vec<_> = asked.requests.into_iter().map(Question::from).collect();
     // Nobody else waits for this.
     let looked = tokio::task::spawn_blocking(move || {
         let now = Instant::now();
-        let (before, after) = (Preview::new(&before, now)?, Preview::new(&after, now)?);
+        let (before, after) = (before.preview(now)?, after.preview(now)?);
         Ok::<_, String>(impact(&before, &after, &questions))
     });
     let failed =

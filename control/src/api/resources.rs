@@ -71,7 +71,7 @@ fn with_status(now: &Now, key: &ObjectKey, resource: &Resource) -> Value {
     if let Some(version) = now.catalog.modified(key) {
         value["metadata"]["resourceVersion"] = json!(version.to_string());
     }
-    if let Some(status) = now.statuses.get(key) {
+    if let Some(status) = now.compiled.statuses().get(key) {
         value["status"] = json!(status);
     }
     value

@@ -18,7 +18,7 @@ use xds_proto::type_url;
 
 use super::*;
 use crate::ir::{ImplicitGateway, Inputs, build};
-use crate::lower::{Dialect, lower};
+use crate::lower::{Dialect, Lowering};
 use crate::model::{
     Backend, BackendEndpoint, BackendRef, BackendSpec, HttpRoute, HttpRouteRule, HttpRouteSpec, Kind,
     Metadata, Object, Objects, Resource,
@@ -52,8 +52,7 @@ fn published(version: u64, arms: &[(u16, u32)]) -> Arc<Published> {
     let objects: Objects = backends.chain([route.into()]).map(Arc::new).collect();
     let gateway = ImplicitGateway { address: address(80), access_log: None };
     let built = build(Inputs { objects: &objects, instances: &Instances::new(), gateway: &gateway });
-    let sets = Dialect::ALL.map(|dialect| lower(&built.ir, dialect));
-    sets.iter().try_for_each(|set| set.check()).expect("what is lowered is what a proxy takes");
+    let sets = Lowering::of(&built.ir).expect("what is lowered is what a proxy takes").sets().clone();
     Arc::new(Published { version, sets })
 }
 

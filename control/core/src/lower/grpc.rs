@@ -1,11 +1,12 @@
 //! What clients of gRPC understand (`xds:///name`): a listener for each name that can be called, without an address, and the
 //! routes behind it (gRFC A27, A28).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use xds_proto::envoy::config::listener::v3::{ApiListener, Listener};
 use xds_proto::envoy::config::route::v3::route_match::PathSpecifier;
-use xds_proto::envoy::config::route::v3::{Route, RouteConfiguration, RouteMatch, VirtualHost};
+use xds_proto::envoy::config::route::v3::{Route, RouteMatch};
 use xds_proto::envoy::extensions::filters::http::router::v3::Router;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -13,24 +14,23 @@ use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3:
 };
 use xds_proto::type_url::pack;
 
-use super::route::wire_route;
-use super::{Dialect, ads};
+use super::ads;
 use crate::ir::{self, Action, Ir};
 
 /// What can be called, and the routes behind each: hosts by their names, and routes by theirs, for those that are for any
 /// host.
-pub(super) fn targets(ir: &Ir) -> BTreeMap<String, Vec<&ir::Route>> {
-    let mut targets: BTreeMap<String, Vec<&ir::Route>> = BTreeMap::new();
+pub(super) fn targets(ir: &Ir) -> BTreeMap<String, Vec<Arc<ir::Route>>> {
+    let mut targets: HashMap<&str, Vec<Arc<ir::Route>>> = HashMap::new();
     for host in ir.tables.values().flat_map(|table| &table.hosts) {
         for route in host.routes.iter().filter(|route| is_understood(route)) {
             if !host.hostname.starts_with('*') {
-                targets.entry(host.hostname.clone()).or_default().push(route);
+                targets.entry(&host.hostname).or_default().push(route.clone());
             } else if host.hostname == "*" {
-                targets.entry(route.object.clone()).or_default().push(route);
+                targets.entry(&route.object).or_default().push(route.clone());
             }
         }
     }
-    targets
+    targets.into_iter().map(|(name, routes)| (name.to_owned(), routes)).collect()
 }
 
 pub(super) fn listener(name: &str) -> Listener {
@@ -54,22 +54,8 @@ pub(super) fn listener(name: &str) -> Listener {
     }
 }
 
-pub(super) fn routes(name: &str, routes: &[&ir::Route]) -> RouteConfiguration {
-    RouteConfiguration {
-        name: name.to_owned(),
-        virtual_hosts: vec![VirtualHost {
-            name: name.to_owned(),
-            // Whoever asked for this name calls nobody else by it.
-            domains: vec!["*".to_owned()],
-            routes: routes.iter().flat_map(|route| understood(wire_route(route, Dialect::Grpc))).collect(),
-            ..VirtualHost::default()
-        }],
-        ..RouteConfiguration::default()
-    }
-}
-
 /// A prefix by elements is two routes to a client that knows whole paths and prefixes alone.
-fn understood(route: Route) -> Vec<Route> {
+pub(super) fn understood(route: Route) -> Vec<Route> {
     let Some(RouteMatch { path_specifier: Some(PathSpecifier::PathSeparatedPrefix(prefix)), .. }) =
         &route.r#match
     else {
@@ -90,7 +76,7 @@ fn understood(route: Route) -> Vec<Route> {
 }
 
 /// Clients of gRPC forward calls, and nothing else; what they would refuse would take the rest of its routes with it.
-fn is_understood(route: &ir::Route) -> bool {
+pub(super) fn is_understood(route: &ir::Route) -> bool {
     matches!(route.action, Action::Forward(_))
         && route.conditions.query.is_empty()
         && route.conditions.method.is_none()

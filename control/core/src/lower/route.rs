@@ -1,4 +1,4 @@
-//! Route configurations.
+//! Routes.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use xds_proto::envoy::config::route::v3::weighted_cluster::{
 };
 use xds_proto::envoy::config::route::v3::{
     DirectResponseAction, HeaderMatcher, QueryParameterMatcher, RedirectAction, Route, RouteAction,
-    RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster, route,
+    RouteMatch, WeightedCluster, route,
 };
 use xds_proto::envoy::r#type::matcher::v3::{
     RegexMatchAndSubstitute, RegexMatcher, StringMatcher, string_matcher,
@@ -29,26 +29,10 @@ use xds_proto::type_url::pack;
 use xds_proto::weir::split::v1::{SplitPolicy, split_policy};
 
 use super::Dialect;
-use crate::ir::{self, Action, Arm, Forward, HeaderEdits, Path, PathChange, Redirect, Table, ValueCondition};
+use crate::ir::{self, Action, Arm, Forward, HeaderEdits, Path, PathChange, Redirect, ValueCondition};
 
 /// A cluster that there is not: its share of requests is answered with 500.
 pub(super) const UNRESOLVED: &str = "unresolved";
-
-pub(super) fn configuration(name: &str, table: &Table, dialect: Dialect) -> RouteConfiguration {
-    let virtual_host = |host: &ir::Host| VirtualHost {
-        name: host.hostname.clone(),
-        domains: vec![host.hostname.clone()],
-        routes: host.routes.iter().map(|r| wire_route(r, dialect)).collect(),
-        ..VirtualHost::default()
-    };
-    RouteConfiguration {
-        name: name.to_owned(),
-        virtual_hosts: table.hosts.iter().map(virtual_host).collect(),
-        // Gateway API: the port of the Host header plays no part.
-        ignore_port_in_host_matching: true,
-        ..RouteConfiguration::default()
-    }
-}
 
 pub(super) fn wire_route(route: &ir::Route, dialect: Dialect) -> Route {
     let action = match &route.action {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_saphyr::{Budget, Options};
@@ -74,8 +75,8 @@ struct Name {
 /// Documents that were read before, by their text: reading one takes ten times as long as everything that follows.
 #[derive(Debug, Default)]
 pub struct Memory {
-    before: HashMap<String, Arc<Resource>>,
-    now: HashMap<String, Arc<Resource>>,
+    before: HashMap<String, Arc<Resource>, RandomState>,
+    now: HashMap<String, Arc<Resource>, RandomState>,
 }
 
 impl Memory {
@@ -88,12 +89,19 @@ impl Memory {
 /// Reads every document of `text`. What is wrong with one is said of that one.
 pub fn read(file: &Arc<str>, text: &str, memory: &mut Memory) -> Vec<Document> {
     let document = |(line, document)| {
-        let known = memory.now.get(document).or_else(|| memory.before.get(document)).cloned();
-        let content = known.map_or_else(|| Reader { file, line, document }.resource().map(Arc::new), Ok);
-        if let Ok(resource) = &content {
-            memory.now.entry(document.to_owned()).or_insert_with(|| resource.clone());
+        let origin = Origin { file: file.clone(), line };
+        if let Some((text, resource)) = memory.before.remove_entry(document) {
+            memory.now.insert(text, resource.clone());
+            return Document { origin, content: Ok(resource) };
         }
-        Document { origin: Origin { file: file.clone(), line }, content }
+        if let Some(resource) = memory.now.get(document) {
+            return Document { origin, content: Ok(resource.clone()) };
+        }
+        let content = Reader { file, line, document }.resource().map(Arc::new);
+        if let Ok(resource) = &content {
+            memory.now.insert(document.to_owned(), resource.clone());
+        }
+        Document { origin, content }
     };
     documents(text).into_iter().map(document).collect()
 }
@@ -104,7 +112,7 @@ pub(crate) fn documents(text: &str) -> Vec<(u64, &str)> {
     let (mut start, mut start_line) = (0, 1);
     let mut offset = 0;
     for (number, line) in (1..).zip(text.split_inclusive('\n')) {
-        if line.trim_end() == "---" {
+        if line.starts_with("---") && line.trim_end() == "---" {
             found.push((start_line, &text[start..offset]));
             (start, start_line) = (offset + line.len(), number + 1);
         }

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::backends::Backends;
-use super::by_age;
 use super::gateways::Ports;
 use super::hosts::intersection;
 use super::http::{Entry, Outcome, Scope};
+use super::memory::Memory;
 use super::policies::Policies;
 use super::{CONTROLLER, grpc, http};
+use super::{all_by_age, by_age};
 use crate::ir::{Arm, BackendName, Condition, GATEWAY, ObjectStatus, ParentStatus};
 use crate::model::{
     BackendRef, ConnectionRule, HttpRoute, HttpRouteRule, HttpRouteSpec, Kind, Metadata, Object, ObjectKey,
@@ -20,6 +21,7 @@ pub(super) struct Attachments<'x, 'a> {
     pub(super) objects: &'a Objects,
     pub(super) ports: &'x mut Ports<'a>,
     pub(super) statuses: &'x mut BTreeMap<ObjectKey, ObjectStatus>,
+    pub(super) memory: &'x mut Memory<'a>,
 }
 
 /// A route on the way to its parents.
@@ -32,16 +34,22 @@ struct Attaching<'r> {
 
 impl Attachments<'_, '_> {
     pub(super) fn http(&mut self, backends: &mut Backends<'_>, policies: &Policies<'_>) {
-        for route in by_age(self.objects.http_routes()) {
-            let outcome = http::entries(route, backends, policies);
+        for (key, resource) in all_by_age(self.objects, Kind::HttpRoute) {
+            let Resource::HttpRoute(route) = &**resource else { continue };
+            let outcome = self.memory.outcome(key, resource, backends, policies, |backends| {
+                http::entries(route, backends, policies)
+            });
             let spec = &route.spec;
             self.requests(Kind::HttpRoute, &route.metadata, &spec.parent_refs, &spec.hostnames, &outcome);
         }
     }
 
     pub(super) fn grpc(&mut self, backends: &mut Backends<'_>, policies: &Policies<'_>) {
-        for route in by_age(self.objects.grpc_routes()) {
-            let outcome = grpc::entries(route, backends, policies);
+        for (key, resource) in all_by_age(self.objects, Kind::GrpcRoute) {
+            let Resource::GrpcRoute(route) = &**resource else { continue };
+            let outcome = self.memory.outcome(key, resource, backends, policies, |backends| {
+                grpc::entries(route, backends, policies)
+            });
             let spec = &route.spec;
             self.requests(Kind::GrpcRoute, &route.metadata, &spec.parent_refs, &spec.hostnames, &outcome);
         }
@@ -73,7 +81,7 @@ impl Attachments<'_, '_> {
         let route = Attaching { kind, metadata, parents, hostnames: lower(hostnames) };
         self.attach(&route, outcome, |ports, port, names| {
             for name in names {
-                if ports.has_name(&ports.ports[port], name) {
+                if ports.has_name(port, name) {
                     ports.ports[port].hosts.add(name, &outcome.entries);
                 }
             }
@@ -91,7 +99,7 @@ impl Attachments<'_, '_> {
         let route = Attaching { kind, metadata, parents, hostnames: lower(hostnames) };
         let name = BackendName::new(&metadata.namespace, &metadata.name).to_string();
         self.attach(&route, outcome, |ports, port, names| {
-            let own = names.iter().filter(|name| ports.has_name(&ports.ports[port], name));
+            let own = names.iter().filter(|name| ports.has_name(port, name));
             let own: Vec<String> = own.cloned().collect();
             // Every one of its names is another listener's.
             if own.is_empty() {
@@ -149,8 +157,7 @@ impl Attachments<'_, '_> {
         let key = ObjectKey::new(kind, parent.namespace.as_deref().unwrap_or(own), &parent.name);
         let implicit = ObjectKey::new(Kind::Gateway, "default", GATEWAY);
         let key = if is_implicit && self.objects.get(&key).is_none() { implicit } else { key };
-        let all: Vec<usize> =
-            (0..self.ports.ports.len()).filter(|i| self.ports.ports[*i].parent == key).collect();
+        let all = self.ports.of_parent(&key).to_vec();
         if all.is_empty() {
             return Err(no_parent(format!("there is no {key} of this control plane")));
         }

@@ -9,13 +9,14 @@ use proxy_core::config::Address;
 
 use super::by_age;
 use super::grants::{From, Grants};
+use super::memory::Target;
 use super::policies::Policies;
 use crate::ir::{
     Backend, BackendAddress, BackendName, BackendProtocol, BackendTls, Condition, Endpoint, ExpectedName,
     ObjectStatus,
 };
 use crate::model::{
-    self, BackendRef, BackendTlsPolicy, Kind, LoadBalancing, ObjectKey, Objects, PortName, Resource, Service,
+    self, BackendTlsPolicy, Kind, LoadBalancing, ObjectKey, Objects, PortName, Resource, Service,
     ServicePort, SubjectAltNameType,
 };
 use crate::registry::{Instance, Instances};
@@ -64,7 +65,7 @@ impl<'a> Backends<'a> {
     }
 
     /// Where a reference leads.
-    pub(super) fn resolve(&mut self, from: From<'_>, to: &BackendRef) -> Result<BackendName, Unresolved> {
+    pub(super) fn resolve(&mut self, from: From<'_>, to: &Target) -> Result<BackendName, Unresolved> {
         let namespace = to.namespace.as_deref().unwrap_or(from.namespace);
         let kind = self.kind(namespace, to)?;
         let key = ObjectKey::new(kind, namespace, &to.name);
@@ -83,7 +84,7 @@ impl<'a> Backends<'a> {
     }
 
     /// What is meant where no kind is given: the `Backend` of that name if there is one.
-    fn kind(&self, namespace: &str, to: &BackendRef) -> Result<Kind, Unresolved> {
+    fn kind(&self, namespace: &str, to: &Target) -> Result<Kind, Unresolved> {
         let unsupported =
             |what: String| Err(("InvalidKind", format!("{what} is neither Service nor Backend")));
         match (to.group.as_deref(), to.kind.as_deref()) {
@@ -109,7 +110,7 @@ impl<'a> Backends<'a> {
         &mut self,
         key: &ObjectKey,
         service: &'a Service,
-        to: &BackendRef,
+        to: &Target,
     ) -> Result<BackendName, Unresolved> {
         let Some(number) = to.port else {
             return Err(("UnsupportedValue", format!("a reference to {key} needs a port")));

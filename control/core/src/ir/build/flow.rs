@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::backends::Backends;
 use super::grants::From;
+use super::memory::Target;
 use crate::ir::{
     Action, Arm, BackendName, Condition, Conditions, Forward, HeaderEdits, ObjectStatus, Path, Route,
     ValueCondition,
@@ -39,7 +40,7 @@ fn route(rule: &FlowRule, backends: &mut Backends<'_>) -> (Route, Condition) {
         (FlowAction::Forward, Some(target)) => {
             let from = From { kind: Kind::FlowRule, namespace };
             let reference = BackendRef { name: target.clone(), ..BackendRef::default() };
-            match backends.resolve(from, &reference) {
+            match backends.resolve(from, &Target::of(&reference)) {
                 Ok(backend) => {
                     let arm = Arm {
                         backend: Some(backend),

@@ -83,6 +83,10 @@ pub(super) struct Ports<'a> {
     certificates: BTreeMap<String, Certificate>,
     /// `ListenerSet`s by the gateway that took them.
     sets: Vec<ObjectKey>,
+    /// The ports that each declares.
+    by_parent: BTreeMap<ObjectKey, Vec<usize>>,
+    /// The hostnames of the ports that share a socket.
+    by_socket: BTreeMap<(usize, u16), BTreeSet<String>>,
 }
 
 static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
@@ -101,6 +105,8 @@ impl<'a> Ports<'a> {
             ports: Vec::new(),
             certificates: BTreeMap::new(),
             sets: Vec::new(),
+            by_parent: BTreeMap::new(),
+            by_socket: BTreeMap::new(),
         };
         let classes = classes(objects, statuses);
         for gateway in by_age(objects.gateways()) {
@@ -111,6 +117,13 @@ impl<'a> Ports<'a> {
         }
         ports.implicit(implicit);
         ports.find_conflicts();
+        for (i, port) in ports.ports.iter().enumerate() {
+            ports.by_parent.entry(port.parent.clone()).or_default().push(i);
+            if port.is_served() {
+                let names = ports.by_socket.entry((port.gateway, port.number)).or_default();
+                names.insert(port.hostname.clone());
+            }
+        }
         for port in ports.ports.iter_mut().filter(|port| !port.hostname.is_empty()) {
             port.hosts.claim(&port.hostname.clone());
         }
@@ -443,14 +456,16 @@ impl<'a> Ports<'a> {
     }
 
     /// Whether requests for a name that come to the port are the port's: no listener beside it says more of that name.
-    pub(super) fn has_name(&self, port: &Port<'_>, name: &str) -> bool {
-        let beside: BTreeSet<&str> = self
-            .ports
-            .iter()
-            .filter(|p| p.gateway == port.gateway && p.number == port.number && p.is_served())
-            .map(|p| p.hostname.as_str())
-            .collect();
-        covering(name).iter().find(|n| beside.contains(n.as_str())).is_none_or(|n| *n == port.hostname)
+    pub(super) fn has_name(&self, port: usize, name: &str) -> bool {
+        let port = &self.ports[port];
+        let beside = self.by_socket.get(&(port.gateway, port.number));
+        let taker = covering(name).into_iter().find(|name| beside.is_some_and(|names| names.contains(name)));
+        taker.is_none_or(|name| name == port.hostname)
+    }
+
+    /// The ports that a `Gateway` or `ListenerSet` declares.
+    pub(super) fn of_parent(&self, parent: &ObjectKey) -> &[usize] {
+        self.by_parent.get(parent).map_or(&[], Vec::as_slice)
     }
 
     /// The sockets, what is served there, and what became of each gateway.

@@ -1,10 +1,12 @@
 //! `HTTPRoute`: from rules to entries of a table.
 
+use std::collections::btree_map;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::backends::{Backends, Unresolved};
 use super::grants::From;
+use super::memory::{Target, Targets};
 use super::policies::{Policies, split};
 use crate::ir::{
     Action, Arm, BackendName, Condition, Conditions, Forward, HeaderEdits, Path, PathChange, Redirect, Route,
@@ -28,6 +30,7 @@ pub(super) struct Entry {
 pub(super) type Rank = (u8, usize, bool, usize, usize);
 
 /// What came of a route, whatever it attaches to.
+#[derive(Debug)]
 pub(super) struct Outcome<E> {
     pub(super) entries: Vec<E>,
     /// `ResolvedRefs`.
@@ -36,6 +39,8 @@ pub(super) struct Outcome<E> {
     pub(super) refused: Option<Condition>,
     /// Rules that are answered with 500, where others are served.
     pub(super) partially_invalid: Option<Condition>,
+    /// What it refers to.
+    pub(super) targets: Targets,
 }
 
 /// The references of a route, and what it is about.
@@ -43,6 +48,7 @@ pub(super) struct Scope<'s, 'a> {
     pub(super) kind: Kind,
     pub(super) namespace: &'s str,
     pub(super) backends: &'s mut Backends<'a>,
+    targets: Targets,
     /// The first reference that leads nowhere.
     pub(super) unresolved: Option<Unresolved>,
     /// What is not supported, by rule.
@@ -51,7 +57,7 @@ pub(super) struct Scope<'s, 'a> {
 
 impl<'s, 'a> Scope<'s, 'a> {
     pub(super) const fn new(kind: Kind, namespace: &'s str, backends: &'s mut Backends<'a>) -> Self {
-        Self { kind, namespace, backends, unresolved: None, unsupported: Vec::new() }
+        Self { kind, namespace, backends, targets: Targets::new(), unresolved: None, unsupported: Vec::new() }
     }
 
     pub(super) fn outcome<E>(self, entries: Vec<E>, rules: usize) -> Outcome<E> {
@@ -68,6 +74,7 @@ impl<'s, 'a> Scope<'s, 'a> {
         Outcome {
             entries,
             resolved,
+            targets: self.targets,
             refused: refused.map(|message| Condition::fails("Accepted", "UnsupportedValue", message)),
             partially_invalid: partially.map(|message| Condition {
                 // Which of the ways it is, the message must begin with (Gateway API, RouteConditionPartiallyInvalid).
@@ -82,10 +89,17 @@ impl<'s, 'a> Scope<'s, 'a> {
         let mut arms = Vec::with_capacity(references.len());
         for reference in references {
             let from = From { kind: self.kind, namespace: self.namespace };
-            let backend = match self.backends.resolve(from, reference) {
-                Ok(backend) => Some(backend),
+            let led = match self.targets.entry(Target::of(reference)) {
+                btree_map::Entry::Occupied(known) => known.into_mut(),
+                btree_map::Entry::Vacant(place) => {
+                    let led = self.backends.resolve(from, place.key());
+                    place.insert(led)
+                }
+            };
+            let backend = match led {
+                Ok(backend) => Some(backend.clone()),
                 Err(unresolved) => {
-                    self.unresolved.get_or_insert(unresolved);
+                    self.unresolved.get_or_insert_with(|| unresolved.clone());
                     None
                 }
             };

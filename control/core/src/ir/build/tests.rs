@@ -118,7 +118,7 @@ fn what_leads_nowhere_keeps_its_share_and_is_told_of() {
     ] {
         let built = built(&rule(refs));
         assert_eq!(shares(&built), expected, "{refs}");
-        let status = &built.statuses[&ObjectKey::new(crate::model::Kind::HttpRoute, "default", "r")];
+        let status = &built.statuses[&ObjectKey::new(Kind::HttpRoute, "default", "r")];
         let resolved = status.parents[0].condition("ResolvedRefs").expect("it is said");
         assert_eq!(resolved.reason, reason, "{refs}");
         assert_eq!(resolved.status == Truth::True, reason == "ResolvedRefs", "{refs}");
