@@ -2,6 +2,7 @@
 
 mod bytes;
 mod compare;
+mod fleet;
 mod handshake;
 mod load;
 mod loader;
@@ -34,6 +35,8 @@ enum Command {
     Replace(replace::Flags),
     /// From a saved file to moved traffic, with Weir and Envoy under one control plane.
     Publish(publish::Flags),
+    /// One control plane and many proxies: when has each heard of a change, and what does it cost?
+    Fleet(fleet::Flags),
     /// Weights that change 20 times a second under load, and a control plane that dies: what is lost?
     Soak(soak::Flags),
     /// An origin that answers 1 KiB, where nginx is not installed.
@@ -54,6 +57,7 @@ fn main() -> anyhow::Result<()> {
         Command::Memory(flags) => memory::run(&flags),
         Command::Replace(flags) => replace::run(&flags),
         Command::Publish(flags) => publish::run(&flags),
+        Command::Fleet(flags) => fleet::run(&flags),
         Command::Open(flags) => open::run(&flags),
         Command::Soak(flags) => soak::run(&flags),
         Command::Origin(flags) => origin::run(&flags),

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
+use crate::loader::Loader;
 use crate::process::{self, Launch, OTHER_CORE, PROXY_CORE};
+use crate::workload::Workload;
 
 /// How often, among how many.
 #[derive(Debug, Args)]
@@ -27,6 +29,19 @@ pub(crate) struct Flags {
     /// Routes in one `HTTPRoute`.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
     per_resource: u16,
+    /// Send as many requests as go through, meanwhile.
+    #[arg(long)]
+    load: bool,
+}
+
+/// What is kept in the file.
+#[derive(Debug)]
+pub(crate) struct Shop {
+    pub(crate) routes: usize,
+    pub(crate) gateways: u16,
+    pub(crate) per_resource: u16,
+    /// Of the last route, instead of its own.
+    pub(crate) path: Option<&'static str>,
 }
 
 /// Where the gateway is whose route changes. The others are behind it.
@@ -68,14 +83,16 @@ fn measure(
     form: &str,
 ) -> Result<(Vec<Duration>, u32)> {
     let folder = tempfile::tempdir()?;
+    let Flags { routes, gateways, per_resource, load, .. } = *flags;
     let at = |name: &str| folder.path().join(name);
     let backends = [backend("v1")?, backend("v2")?];
     std::fs::write(
         at("control.yaml"),
         format!("xds: 127.0.0.1:{XDS}\nhttp: 127.0.0.1:{HTTP}\nsource: shop.yaml\n"),
     )?;
-    std::fs::write(at("bootstrap.yaml"), bootstrap(form, flags.gateways > 1))?;
-    save(&at("shop.yaml"), flags, backends, 0)?;
+    std::fs::write(at("bootstrap.yaml"), bootstrap(form, XDS, ADMIN, gateways > 1))?;
+    let shop = Shop { routes, gateways, per_resource, path: load.then_some("/") };
+    save(&at("shop.yaml"), &shop, backends, 0)?;
     let launch = |program: &Path, arguments: &[&str]| Launch {
         program: program.to_owned(),
         arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
@@ -92,19 +109,35 @@ fn measure(
     let _proxy = proxy.start(PROXY_CORE)?;
     process::wait_for_port(PROXY)?;
     // The last of the routes: nothing is found before it.
-    let path = format!("/route-{}", flags.routes - 1);
+    let path = shop.path.map_or_else(|| format!("/route-{}", routes - 1), str::to_owned);
     let mut client = Client::connect()?;
     let mut failed = 0;
     client.wait_for("v1", &path, &mut failed)?;
     failed = 0;
     let mut times = Vec::new();
+    let seconds = 3 + u64::from(flags.flips) / 10;
+    let cores = OTHER_CORE.to_string();
+    let loading = load.then(|| {
+        let loader = Loader::find(folder.path());
+        std::thread::spawn(move || loader.run(PROXY, Workload::W1, seconds, &cores))
+    });
+    if load {
+        std::thread::sleep(Duration::from_secs(1));
+    }
     for flip in 1..=flags.flips {
         let arm = (flip % 2) as usize;
-        save(&at("shop.yaml"), flags, backends, arm)?;
+        save(&at("shop.yaml"), &shop, backends, arm)?;
         let saved = Instant::now();
         client.wait_for(["v1", "v2"][arm], &path, &mut failed)?;
         times.push(saved.elapsed());
         std::thread::sleep(Duration::from_millis(50));
+    }
+    if let Some(loading) = loading {
+        let load = loading.join().map_err(|_| anyhow::anyhow!("the load panicked"))??;
+        println!(
+            "{name}, {form}: {} requests in {seconds} s beside it, {} failed",
+            load.requests, load.errors
+        );
     }
     Ok((times, failed))
 }
@@ -188,9 +221,9 @@ fn backend(name: &'static str) -> Result<u16> {
 }
 
 /// Routes of which the last leads to one of two arms, and all others to the first.
-fn save(file: &Path, flags: &Flags, backends: [u16; 2], arm: usize) -> Result<()> {
+pub(crate) fn save(file: &Path, shop: &Shop, backends: [u16; 2], arm: usize) -> Result<()> {
     let mut text = String::new();
-    let gateways = usize::from(flags.gateways);
+    let gateways = usize::from(shop.gateways);
     if gateways > 1 {
         for (i, port) in (PROXY..).take(gateways).enumerate() {
             writeln!(
@@ -199,8 +232,8 @@ fn save(file: &Path, flags: &Flags, backends: [u16; 2], arm: usize) -> Result<()
             )?;
         }
     }
-    let all: Vec<usize> = (0..flags.routes).collect();
-    for (i, chunk) in all.chunks(flags.per_resource.into()).rev().enumerate() {
+    let all: Vec<usize> = (0..shop.routes).collect();
+    for (i, chunk) in all.chunks(shop.per_resource.into()).rev().enumerate() {
         writeln!(
             text,
             "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: shop-{} }}\nspec:",
@@ -211,8 +244,10 @@ fn save(file: &Path, flags: &Flags, backends: [u16; 2], arm: usize) -> Result<()
         }
         writeln!(text, "  rules:")?;
         for route in chunk {
-            let second = if *route + 1 == flags.routes { arm as u32 * 100 } else { 0 };
-            writeln!(text, "  - matches: [ {{ path: {{ value: /route-{route} }} }} ]")?;
+            let second = if *route + 1 == shop.routes { arm as u32 * 100 } else { 0 };
+            let own = format!("/route-{route}");
+            let path = shop.path.filter(|_| *route + 1 == shop.routes).unwrap_or(&own);
+            writeln!(text, "  - matches: [ {{ path: {{ value: {path} }} }} ]")?;
             let first = 100 - second;
             writeln!(
                 text,
@@ -227,6 +262,11 @@ fn save(file: &Path, flags: &Flags, backends: [u16; 2], arm: usize) -> Result<()
             "apiVersion: weir.dev/v1\nkind: Backend\nmetadata: {{ name: {name} }}\nspec: {{ endpoints: [ {{ address: \"127.0.0.1:{port}\" }} ] }}\n---"
         )?;
     }
+    replace(file, &text)
+}
+
+/// Puts a file in its place in one step.
+pub(crate) fn replace(file: &Path, text: &str) -> Result<()> {
     let new = file.with_extension("new");
     std::fs::write(&new, text)?;
     std::fs::rename(new, file)?;
@@ -234,12 +274,12 @@ fn save(file: &Path, flags: &Flags, backends: [u16; 2], arm: usize) -> Result<()
 }
 
 /// With a listener of its own, or with all that there are.
-fn bootstrap(form: &str, has_gateways: bool) -> String {
+pub(crate) fn bootstrap(form: &str, xds: u16, admin: u16, has_gateways: bool) -> String {
     let listeners = if has_gateways { "  lds_config: { resource_api_version: V3, ads: {} }" } else { "" };
     let own = if has_gateways { String::new() } else { own_listener() };
     format!(
         "node: {{ id: bench, cluster: bench }}
-admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {ADMIN} }} }} }}
+admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}
 dynamic_resources:
   ads_config: {{ api_type: {form}, transport_api_version: V3, grpc_services: [ {{ envoy_grpc: {{ cluster_name: control }} }} ] }}
   cds_config: {{ resource_api_version: V3, ads: {{}} }}
@@ -248,7 +288,7 @@ static_resources:
   clusters:
   - name: control
     typed_extension_protocol_options: {{ envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{ \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{ http2_protocol_options: {{}} }} }} }}
-    load_assignment: {{ cluster_name: control, endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {XDS} }} }} }} }} ] }} ] }}
+    load_assignment: {{ cluster_name: control, endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {xds} }} }} }} }} ] }} ] }}
 {own}"
     )
 }

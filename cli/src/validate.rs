@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use control_core::ir::{ImplicitGateway, Inputs, build};
+use control_core::lower::{Dialect, Lowering};
 use control_core::model::{Document, Memory, Objects, read};
 use control_core::preview::Preview;
 use proxy::{Bootstrap, Warning, check_resources, holds_resources};

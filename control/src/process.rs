@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tonic::transport::Server;
@@ -30,6 +30,8 @@ use crate::{api, audit, registry, tokens};
 /// A half-open stream is noticed after this and the time-out that follows.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted: after a restart, a fleet comes all at once, and whoever finds no place here is reset.
+const BACKLOG: u32 = 4_096;
 /// Bytes of one request: names of resources, and the text of a refusal.
 const MAX_REQUEST: usize = 16 << 20;
 
@@ -237,7 +239,14 @@ impl Drop for ControlPlane {
 
 fn listen(runtime: &Runtime, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, source };
-    let listener = runtime.block_on(TcpListener::bind(address)).map_err(failed)?;
+    let _inside = runtime.enter();
+    let open = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let listener = open().map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

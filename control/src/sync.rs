@@ -76,7 +76,7 @@ impl Sync {
             }
         }
         self.take_what_can_be(edits).await?;
-        self.look_for_drift(true);
+        self.look_for_drift(self.taken.keys().cloned().collect());
         Ok(())
     }
 
@@ -93,7 +93,7 @@ impl Sync {
                         return;
                     }
                     states.mark_unchanged();
-                    self.look_for_drift(false);
+                    self.look_for_drift(Vec::new());
                     continue;
                 }
             }
@@ -115,10 +115,11 @@ impl Sync {
                 // They may be in what is not understood.
                 false => now.extend(gone.into_iter().map(|(key, resource)| (key.clone(), resource.clone()))),
             }
+            let said = edits.iter().map(Edit::key).collect();
             match self.take_what_can_be(edits).await {
                 Ok(()) => {
                     self.taken = now;
-                    self.look_for_drift(true);
+                    self.look_for_drift(said);
                     if tree.refused.is_empty() && self.said.is_empty() {
                         self.hub.refusals(|refusals| refusals.current = None);
                     }
@@ -185,21 +186,22 @@ impl Sync {
                 tracing::warn!("{warning}");
             }
         }
-        self.look_for_drift(false);
         Ok(())
     }
 
-    /// Which resources say something else than their files: of those that the newest version wrote, or of all.
-    fn look_for_drift(&mut self, all: bool) {
+    /// Which resources say something else than their files: of these, of those that the newest version wrote, and of those
+    /// that did before.
+    fn look_for_drift(&mut self, mut keys: Vec<ObjectKey>) {
         let state = self.hub.state();
         let newest = state.catalog.current().map_or(0, |version| version.number);
-        let looked_at: Vec<ObjectKey> = match newest == self.seen + 1 && !all {
-            true => state.contents.iter().map(|(key, _)| key.clone()).collect(),
-            false if newest == self.seen && !all => return,
-            false => self.taken.keys().chain(&self.drift).cloned().collect(),
-        };
+        match newest.saturating_sub(self.seen) {
+            0 => {}
+            1 => keys.extend(state.contents.iter().map(|(key, _)| key.clone())),
+            _ => keys.extend(self.taken.keys().cloned()),
+        }
         self.seen = newest;
-        for key in looked_at {
+        keys.extend(self.drift.iter().cloned());
+        for key in keys {
             let differs = self.taken.get(&key).is_some_and(|resource| {
                 state.catalog.objects().get(&key).is_none_or(|served| !is_same(resource, served))
             });

@@ -7,7 +7,7 @@ mod route;
 mod table;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use proxy_core::config::Address as CoreAddress;
@@ -23,7 +23,7 @@ use xds_proto::prost_types::Any;
 use xds_proto::type_url::{self, pack};
 
 use crate::ir::{self, Ir};
-use table::Wires;
+use table::Written;
 
 /// What a node understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,8 +141,8 @@ impl ResourceSet {
 #[derive(Debug, Clone, Default)]
 pub struct Lowering {
     ir: Arc<Ir>,
-    targets: BTreeMap<String, Vec<Arc<ir::Route>>>,
-    wires: Wires,
+    /// The routes of each table.
+    written: BTreeMap<String, Arc<Written>>,
     sets: [ResourceSet; Dialect::ALL.len()],
 }
 
@@ -170,13 +170,11 @@ impl Lowering {
     /// # Errors
     /// As [`Lowering::of`].
     pub fn next(&self, ir: &Arc<Ir>) -> Result<Self, Rejection> {
-        let wires = self.wires.next(ir)?;
-        let mut next = Self { ir: ir.clone(), targets: grpc::targets(ir), wires, sets: self.sets.clone() };
+        let mut next = Self { ir: ir.clone(), ..self.clone() };
         next.backends(&self.ir)?;
         next.listeners(&self.ir)?;
         next.tables(&self.ir)?;
         next.certificates(&self.ir);
-        next.call_targets(&self.targets);
         Ok(next)
     }
 
@@ -220,21 +218,45 @@ impl Lowering {
 
     fn tables(&mut self, before: &Ir) -> Result<(), Rejection> {
         let ir = self.ir.clone();
+        let mut called = BTreeSet::new();
         for (name, table) in changes(&before.tables, &ir.tables, ir::Table::is_the_same) {
-            let Some(table) = table else {
-                for dialect in [Dialect::Weir, Dialect::Standard] {
-                    self.sets[dialect as usize].remove(type_url::ROUTE_CONFIGURATION, name);
-                }
-                continue;
+            let old = self.written.remove(name).unwrap_or_default();
+            let new = match table {
+                Some(table) => Arc::new(Written::of(table, Some(&old))?),
+                None => Arc::default(),
             };
-            // Its routes were checked when they were written.
-            table::check_hosts(name, table)?;
             for dialect in [Dialect::Weir, Dialect::Standard] {
-                let lowered = Some(self.wires.table(name, table, dialect));
-                self.put(dialect, type_url::ROUTE_CONFIGURATION, name, lowered, |_| Ok(()))?;
+                let lowered = table.map(|table| new.configuration(name, table, dialect));
+                // Its routes were read when they were written.
+                self.put(dialect, type_url::ROUTE_CONFIGURATION, name, lowered, |_| {
+                    table.map_or(Ok(()), |table| table::check_hosts(name, table))
+                })?;
+            }
+            let different = changes(&old.targets, &new.targets, |a, b| are_the_same(a, b));
+            called.extend(different.into_iter().map(|(name, _)| name.clone()));
+            if table.is_some() {
+                self.written.insert(name.clone(), new);
             }
         }
+        for name in called {
+            self.call_target(&name);
+        }
         Ok(())
+    }
+
+    /// What clients of gRPC get who call a name.
+    fn call_target(&mut self, name: &str) {
+        let routes = self.written.values().filter_map(|written| written.targets.get(name)).flatten();
+        let mut routes = routes.peekable();
+        let set = &mut self.sets[Dialect::Grpc as usize];
+        if routes.peek().is_none() {
+            set.remove(type_url::ROUTE_CONFIGURATION, name);
+            set.remove(type_url::LISTENER, name);
+            return;
+        }
+        set.insert(type_url::ROUTE_CONFIGURATION, name, Lowered::new(table::target(name, routes)));
+        // A proxy would refuse it: it has no address.
+        set.insert(type_url::LISTENER, name, Lowered::new(pack(&grpc::listener(name))));
     }
 
     fn certificates(&mut self, before: &Ir) {
@@ -249,21 +271,6 @@ impl Lowering {
                     None => set.remove(type_url::SECRET, name),
                 }
             }
-        }
-    }
-
-    fn call_targets(&mut self, before: &BTreeMap<String, Vec<Arc<ir::Route>>>) {
-        let set = &mut self.sets[Dialect::Grpc as usize];
-        for (name, routes) in changes(before, &self.targets, |a, b| are_the_same(a, b)) {
-            let Some(routes) = routes else {
-                set.remove(type_url::ROUTE_CONFIGURATION, name);
-                set.remove(type_url::LISTENER, name);
-                continue;
-            };
-            let routes = Lowered::new(self.wires.target(name, routes));
-            set.insert(type_url::ROUTE_CONFIGURATION, name, routes);
-            // A proxy would refuse it: it has no address.
-            set.insert(type_url::LISTENER, name, Lowered::new(pack(&grpc::listener(name))));
         }
     }
 
@@ -323,7 +330,7 @@ fn changes<'a, K: Ord, V>(
 }
 
 /// Whether these are the very same routes in the same order.
-fn are_the_same(a: &[Arc<ir::Route>], b: &[Arc<ir::Route>]) -> bool {
+fn are_the_same(a: &[Arc<[u8]>], b: &[Arc<[u8]>]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 

@@ -1,9 +1,6 @@
 //! What clients of gRPC understand (`xds:///name`): a listener for each name that can be called, without an address, and the
 //! routes behind it (gRFC A27, A28).
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-
 use xds_proto::envoy::config::listener::v3::{ApiListener, Listener};
 use xds_proto::envoy::config::route::v3::route_match::PathSpecifier;
 use xds_proto::envoy::config::route::v3::{Route, RouteMatch};
@@ -15,23 +12,7 @@ use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3:
 use xds_proto::type_url::pack;
 
 use super::ads;
-use crate::ir::{self, Action, Ir};
-
-/// What can be called, and the routes behind each: hosts by their names, and routes by theirs, for those that are for any
-/// host.
-pub(super) fn targets(ir: &Ir) -> BTreeMap<String, Vec<Arc<ir::Route>>> {
-    let mut targets: HashMap<&str, Vec<Arc<ir::Route>>> = HashMap::new();
-    for host in ir.tables.values().flat_map(|table| &table.hosts) {
-        for route in host.routes.iter().filter(|route| is_understood(route)) {
-            if !host.hostname.starts_with('*') {
-                targets.entry(&host.hostname).or_default().push(route.clone());
-            } else if host.hostname == "*" {
-                targets.entry(&route.object).or_default().push(route.clone());
-            }
-        }
-    }
-    targets.into_iter().map(|(name, routes)| (name.to_owned(), routes)).collect()
-}
+use crate::ir::{self, Action};
 
 pub(super) fn listener(name: &str) -> Listener {
     let manager = HttpConnectionManager {

@@ -3,10 +3,11 @@
 //! A message of Protocol Buffers is its fields, one behind the other: a route's bytes are the same in every configuration that
 //! it is part of, and from one version to the next.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use proxy_core::xds::{Rejection, translate};
@@ -74,66 +75,80 @@ impl Hash for Same {
     }
 }
 
-/// All routes of a version, written.
+/// The routes of a listener, written.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wires(HashMap<Same, Wire>);
+pub(super) struct Written {
+    wires: HashMap<Same, Wire, RandomState>,
+    /// What clients of gRPC can call of it.
+    pub(super) targets: Targets,
+}
 
-impl Wires {
-    /// Those of another version; what is new is read as a proxy would read it.
-    pub(super) fn next(&self, ir: &ir::Ir) -> Result<Self, Rejection> {
-        let mut next = HashMap::with_capacity(self.0.len());
-        let mut fresh = Vec::new();
-        for route in ir.tables.values().flat_map(|table| &table.hosts).flat_map(|host| &host.routes) {
-            let same = Same(route.clone());
-            if next.contains_key(&same) {
-                continue;
+/// What clients of gRPC call, and the routes behind each: hosts by their names, and routes by theirs, for those that are for
+/// any host.
+pub(super) type Targets = BTreeMap<String, Vec<Arc<[u8]>>>;
+
+impl Written {
+    /// Writes the routes of a table, but for those that were written before. What is new is read as a proxy would read it.
+    pub(super) fn of(table: &ir::Table, before: Option<&Self>) -> Result<Self, Rejection> {
+        let mut wires = HashMap::with_capacity_and_hasher(
+            before.map_or(0, |before| before.wires.len()),
+            RandomState::default(),
+        );
+        let mut fresh: Vec<Wire> = Vec::new();
+        let mut targets: HashMap<&str, Vec<Arc<[u8]>>, RandomState> = HashMap::default();
+        for host in &table.hosts {
+            for route in &host.routes {
+                let wire: &Wire = wires.entry(Same(route.clone())).or_insert_with_key(|same| {
+                    let known = before.and_then(|before| before.wires.get(same));
+                    known.cloned().unwrap_or_else(|| {
+                        let wire = Wire::of(route);
+                        fresh.push(wire.clone());
+                        wire
+                    })
+                });
+                if wire.grpc.is_empty() {
+                    continue;
+                }
+                if !host.hostname.starts_with('*') {
+                    targets.entry(&host.hostname).or_default().push(wire.grpc.clone());
+                } else if host.hostname == "*" {
+                    targets.entry(&route.object).or_default().push(wire.grpc.clone());
+                }
             }
-            let wire = self.0.get(&same).cloned().unwrap_or_else(|| {
-                let wire = Wire::of(route);
-                fresh.push(wire.clone());
-                wire
-            });
-            next.insert(same, wire);
         }
-        let check = |routes: Vec<&[u8]>| {
-            let host = HostFields { name: "new", domain: "*", routes };
-            check(&configuration("new", [host]))
-        };
-        if !fresh.is_empty() {
-            let foreign = fresh.iter().filter(|wire| !Arc::ptr_eq(&wire.weir, &wire.standard));
-            let (foreign, grpc): (Vec<&[u8]>, _) =
-                (foreign.map(|wire| &*wire.standard).collect(), fresh.iter().map(|wire| &*wire.grpc));
-            check(fresh.iter().map(|wire| &*wire.weir).collect())?;
-            check(foreign)?;
-            check(grpc.collect())?;
-        }
-        Ok(Self(next))
+        check_routes(&fresh)?;
+        let targets = targets.into_iter().map(|(name, routes)| (name.to_owned(), routes)).collect();
+        Ok(Self { wires, targets })
     }
 
-    /// A listener's routes.
-    pub(super) fn table(&self, name: &str, table: &ir::Table, dialect: Dialect) -> Any {
-        let hosts = table.hosts.iter();
-        configuration(
-            name,
-            hosts.map(|host| self.host(&host.hostname, &host.hostname, &host.routes, dialect)),
-        )
+    /// The table as a route configuration.
+    pub(super) fn configuration(&self, name: &str, table: &ir::Table, dialect: Dialect) -> Any {
+        let hosts = table.hosts.iter().map(|host| {
+            let written = host.routes.iter().filter_map(|route| self.wires.get(&Same(route.clone())));
+            let routes = written.map(|wire| &**wire.of_dialect(dialect)).collect();
+            HostFields { name: &host.hostname, domain: &host.hostname, routes }
+        });
+        configuration(name, hosts)
     }
+}
 
-    /// The routes of what clients of gRPC call by a name. Whoever asked for it calls nobody else by it.
-    pub(super) fn target(&self, name: &str, routes: &[Arc<ir::Route>]) -> Any {
-        configuration(name, [self.host(name, "*", routes, Dialect::Grpc)])
-    }
+/// The routes of what clients of gRPC call by a name. Whoever asked for it calls nobody else by it.
+pub(super) fn target<'a>(name: &'a str, routes: impl Iterator<Item = &'a Arc<[u8]>>) -> Any {
+    configuration(name, [HostFields { name, domain: "*", routes: routes.map(|route| &**route).collect() }])
+}
 
-    fn host<'a>(
-        &'a self,
-        name: &'a str,
-        domain: &'a str,
-        routes: &[Arc<ir::Route>],
-        dialect: Dialect,
-    ) -> HostFields<'a> {
-        let written = routes.iter().filter_map(|route| self.0.get(&Same(route.clone())));
-        HostFields { name, domain, routes: written.map(|wire| &**wire.of_dialect(dialect)).collect() }
+fn check_routes(fresh: &[Wire]) -> Result<(), Rejection> {
+    if fresh.is_empty() {
+        return Ok(());
     }
+    let foreign = fresh.iter().filter(|wire| !Arc::ptr_eq(&wire.weir, &wire.standard));
+    let foreign = foreign.map(|wire| &*wire.standard).collect();
+    let weir = fresh.iter().map(|wire| &*wire.weir).collect();
+    let grpc = fresh.iter().map(|wire| &*wire.grpc).collect();
+    [weir, foreign, grpc].into_iter().try_for_each(|routes| {
+        let host = HostFields { name: "new", domain: "*", routes };
+        check(&configuration("new", [host]))
+    })
 }
 
 /// A virtual host whose routes are written.

@@ -110,13 +110,16 @@ pub fn read(file: &Arc<str>, text: &str, memory: &mut Memory) -> Vec<Document> {
 pub(crate) fn documents(text: &str) -> Vec<(u64, &str)> {
     let mut found = Vec::new();
     let (mut start, mut start_line) = (0, 1);
-    let mut offset = 0;
-    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
-        if line.starts_with("---") && line.trim_end() == "---" {
-            found.push((start_line, &text[start..offset]));
-            (start, start_line) = (offset + line.len(), number + 1);
+    for mark in memchr::memmem::find_iter(text.as_bytes(), b"---") {
+        let is_at_start = mark == 0 || text.as_bytes()[mark - 1] == b'\n';
+        let line = text[mark..].split_inclusive('\n').next().unwrap_or_default();
+        if !is_at_start || mark < start || line.trim_end() != "---" {
+            continue;
         }
-        offset += line.len();
+        let document = &text[start..mark];
+        found.push((start_line, document));
+        start_line += memchr::memchr_iter(b'\n', document.as_bytes()).count() as u64 + 1;
+        start = mark + line.len();
     }
     found.push((start_line, &text[start..]));
     let says_something =
