@@ -14,6 +14,7 @@ mod cluster;
 mod config;
 mod csds;
 mod fleet;
+mod health;
 mod http;
 mod hub;
 mod journal;
@@ -27,6 +28,7 @@ mod tokens;
 #[cfg(feature = "etcd")]
 pub use config::EtcdConfig;
 pub use config::{ConfigError, ControlConfig, GatewayConfig, StoreConfig};
+pub use health::is_alive;
 pub use hub::RefusedSource;
 pub use process::{ControlPlane, StartError, Status};
 pub use tls::TlsFiles;

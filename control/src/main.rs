@@ -31,13 +31,15 @@ struct Flags {
 enum Mode {
     /// Serves configuration.
     Controller,
+    /// Asks the one that runs with this configuration whether it is alive, for container runtimes.
+    Health,
 }
 
 /// The configuration cannot be taken.
 const BAD_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
-    let Flags { config, mode: Mode::Controller, log_level } = Flags::parse();
+    let Flags { config, mode, log_level } = Flags::parse();
     let filter = match EnvFilter::try_new(&log_level) {
         Ok(filter) => filter,
         Err(error) => return fail(BAD_INPUT, &format!("--log-level {log_level:?}: {error}")),
@@ -51,6 +53,12 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(BAD_INPUT, &error.to_string()),
     };
+    if matches!(mode, Mode::Health) {
+        return match control::is_alive(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(reason) => fail(1, &reason),
+        };
+    }
     let plane = match ControlPlane::start(config) {
         Ok(plane) => plane,
         Err(error @ (StartError::Source(_) | StartError::Tls(_) | StartError::Store(_))) => {

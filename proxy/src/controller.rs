@@ -307,7 +307,7 @@ impl Controller {
         self.report(&conclusion, describe);
         self.ledger.note(&conclusion.type_url, &conclusion.version, names, &conclusion.rejections);
         let resources = self.client.resources();
-        self.ledger.keep(|type_url, name| resources.has(type_url, name));
+        self.ledger.keep(resources.count(), |type_url, name| resources.has(type_url, name));
         self.changed.notify_waiters();
         (conclusion.requests, conclusion.rejections.is_empty())
     }

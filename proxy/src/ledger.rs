@@ -52,8 +52,12 @@ impl Ledger {
         }
     }
 
-    /// Forgets what is neither held nor refused.
-    pub(crate) fn keep(&mut self, is_held: impl Fn(&str, &str) -> bool) {
+    /// Forgets what is neither held nor refused. As long as no more is remembered than the `count` of what is held, there is
+    /// nothing that must be forgotten.
+    pub(crate) fn keep(&mut self, count: usize, is_held: impl Fn(&str, &str) -> bool) {
+        if self.taken.len() <= count {
+            return;
+        }
         self.taken.retain(|(type_url, name), _| is_held(type_url, name));
     }
 

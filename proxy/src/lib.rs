@@ -23,6 +23,7 @@ mod files;
 mod fleet;
 mod forward;
 mod grpc_web;
+mod health;
 mod http2;
 mod ledger;
 mod listener;
@@ -43,6 +44,7 @@ mod xds;
 
 pub use bootstrap::{Bootstrap, BootstrapError, Sources as BootstrapSources};
 pub use explain::Ask;
+pub use health::is_ready;
 pub use listener::OpenError;
 pub use offline::{Offline, Warning, check_resources, holds_resources};
 pub use process::{Drain, Options, PrivilegedPort, Proxy, SetLogLevel, StartError};

@@ -32,7 +32,8 @@ struct Flags {
     /// A bootstrap as text, merged over the file: lists are joined, single values replaced.
     #[arg(long)]
     config_yaml: Option<String>,
-    /// Serve, or only say whether the configuration can be used.
+    /// Serve; or only say whether the configuration can be used; or ask the admin port that the bootstrap names whether the
+    /// proxy is ready, for container runtimes.
     #[arg(long, value_enum, default_value_t = Mode::Serve)]
     mode: Mode,
     /// Worker threads; one for each core where unset.
@@ -82,6 +83,7 @@ struct Flags {
 enum Mode {
     Serve,
     Validate,
+    Health,
 }
 
 /// The configuration cannot be taken.
@@ -110,8 +112,10 @@ fn main() -> ExitCode {
         Ok(bootstrap) => bootstrap,
         Err(reason) => return fail(BAD_INPUT, &reason),
     };
-    if flags.mode == Mode::Validate {
-        return validate(bootstrap);
+    match flags.mode {
+        Mode::Validate => return validate(bootstrap),
+        Mode::Health => return health(&bootstrap),
+        Mode::Serve => {}
     }
     let options = match options(&flags, set_log_level) {
         Ok(options) => options,
@@ -128,6 +132,14 @@ fn main() -> ExitCode {
 }
 
 /// Says whether the configuration can be used, and what in it is hardly meant: 0 where all is well, 1 where it warns.
+/// Whether the proxy that runs with this bootstrap is ready.
+fn health(bootstrap: &Bootstrap) -> ExitCode {
+    match proxy::is_ready(bootstrap) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => fail(1, &reason),
+    }
+}
+
 fn validate(bootstrap: Bootstrap) -> ExitCode {
     let warnings = match bootstrap.offline() {
         Ok(offline) => offline.lint(),

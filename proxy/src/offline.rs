@@ -212,7 +212,8 @@ impl Bootstrap {
             }
             unknown.insert(cluster.name.clone());
             let endpoints = Arc::new(LoadAssignment::default());
-            config.clusters.insert(cluster.name.clone(), ServedCluster { cluster, endpoints });
+            Arc::make_mut(&mut config.clusters)
+                .insert(cluster.name.clone(), ServedCluster { cluster, endpoints });
         }
         let snapshot = Snapshot::default().next(&config, |_| false)?;
         Ok(Offline {

@@ -386,6 +386,17 @@ pub struct BackendTls {
     pub roots: Option<String>,
     /// Names of which the certificate must hold one.
     pub names: Vec<ExpectedName>,
+    /// What the proxy shows of itself, where anything.
+    pub shown: Option<CertificateFiles>,
+}
+
+/// A certificate and its key, as files on the machine of each proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// PEM, the leaf first.
+    pub chain: String,
+    /// PEM.
+    pub key: String,
 }
 
 /// A name that a certificate must hold.

@@ -53,7 +53,7 @@ pub struct Config {
     /// Listeners whose routes are known.
     pub listeners: Vec<ServedListener>,
     /// Clusters whose endpoints are known.
-    pub clusters: BTreeMap<ClusterName, ServedCluster>,
+    pub clusters: Arc<BTreeMap<ClusterName, ServedCluster>>,
     /// Clusters that are there and wait for their endpoints.
     pub warming: BTreeSet<ClusterName>,
     /// What is known of the proxy itself.

@@ -71,9 +71,8 @@ impl Controller {
 
     /// A listener that would be served and cannot be protected, and why.
     fn unprotected_listener(&self, review: &Review) -> Option<(String, String)> {
-        let current = self.client.resources().config();
-        let known: HashSet<_> =
-            current.listeners.iter().map(|served| Arc::as_ptr(&served.listener)).collect();
+        let current = self.client.resources().served_listeners();
+        let known: HashSet<_> = current.map(|served| Arc::as_ptr(&served.listener)).collect();
         let listeners = review.config().listeners.iter().map(|served| &served.listener);
         let mut fresh = listeners.filter(|listener| !known.contains(&Arc::as_ptr(listener)));
         fresh.find_map(|listener| Some((listener.name.to_string(), self.protect(listener).err()?)))
@@ -81,9 +80,8 @@ impl Controller {
 
     /// The same of clusters.
     fn unprotected_cluster(&self, review: &Review) -> Option<(String, String)> {
-        let current = self.client.resources().config();
-        let known: HashSet<_> =
-            current.clusters.values().map(|served| Arc::as_ptr(&served.cluster)).collect();
+        let current = self.client.resources().served_clusters().values();
+        let known: HashSet<_> = current.map(|served| Arc::as_ptr(&served.cluster)).collect();
         let clusters = review.config().clusters.values().map(|served| &served.cluster);
         let mut fresh = clusters.filter(|cluster| !known.contains(&Arc::as_ptr(cluster)));
         fresh.find_map(|cluster| Some((cluster.name.to_string(), self.unusable(cluster)?)))
@@ -91,11 +89,12 @@ impl Controller {
 
     /// Clusters whose keys or certificates cannot be used stay as they were.
     pub(super) fn protect_clusters(&self, review: &mut Review) {
-        let current = self.client.resources();
+        let current = self.client.resources().clusters();
+        let known: HashSet<_> = current.map(|held| Arc::as_ptr(&held.value)).collect();
         let refused: Vec<_> = review
             .resources()
             .clusters()
-            .filter(|held| !current.clusters().any(|known| Arc::ptr_eq(&known.value, &held.value)))
+            .filter(|held| !known.contains(&Arc::as_ptr(&held.value)))
             .filter_map(|held| Some((held.value.name.to_string(), self.unusable(&held.value)?)))
             .collect();
         for (name, reason) in refused {

@@ -17,7 +17,7 @@ use xds_proto::envoy::config::endpoint::v3::{
 use xds_proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::ValidationContextType;
 use xds_proto::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
 use xds_proto::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, UpstreamTlsContext,
+    CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, TlsCertificate, UpstreamTlsContext,
 };
 use xds_proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
@@ -80,18 +80,24 @@ fn tls(tls: &ir::BackendTls) -> TransportSocket {
         };
         SubjectAltNameMatcher { san_type: san_type as i32, matcher: Some(route::exactly(text)) }
     };
-    let system = || DataSource {
-        specifier: Some(data_source::Specifier::Filename(SYSTEM_ROOTS.to_owned())),
+    let file = |path: &str| DataSource {
+        specifier: Some(data_source::Specifier::Filename(path.to_owned())),
         watched_directory: None,
     };
+    let shown = tls.shown.as_ref().map(|files| TlsCertificate {
+        certificate_chain: Some(file(&files.chain)),
+        private_key: Some(file(&files.key)),
+        watched_directory: None,
+    });
     let validation = CertificateValidationContext {
-        trusted_ca: Some(tls.roots.as_deref().map_or_else(system, inline)),
+        trusted_ca: Some(tls.roots.as_deref().map_or_else(|| file(SYSTEM_ROOTS), inline)),
         match_typed_subject_alt_names: tls.names.iter().map(name).collect(),
         ..CertificateValidationContext::default()
     };
     let context = UpstreamTlsContext {
         sni: tls.server_name.clone(),
         common_tls_context: Some(CommonTlsContext {
+            tls_certificates: shown.into_iter().collect(),
             validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
             ..CommonTlsContext::default()
         }),

@@ -392,7 +392,8 @@ pub struct BackendTlsPolicySpec {
     pub target_refs: Vec<PolicyTarget>,
     /// Whom to believe.
     pub validation: BackendValidation,
-    /// None is known: others make the policy invalid.
+    /// `weir.dev/client-certificate` and `weir.dev/private-key`: files of the proxy, PEM, which it shows for mutual TLS and reads
+    /// again when they change. Others make the policy invalid.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
 }

@@ -126,7 +126,7 @@ impl Snapshot {
         let mut clusters =
             self.clusters.successor(|name| config.clusters.contains_key(name) || referenced.contains(name));
         let mut free = clusters.free();
-        for (name, served) in &config.clusters {
+        for (name, served) in &*config.clusters {
             let place = clusters.place(name, &mut free);
             clusters.values[place] = Some(self.cluster_table(name, served));
         }

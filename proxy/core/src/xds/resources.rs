@@ -54,7 +54,7 @@ pub struct Resources {
     static_clusters: BTreeMap<String, Held<Cluster>>,
     /// What was last served, for those whose successor is not warm.
     served_listeners: BTreeMap<ListenerName, ServedListener>,
-    served_clusters: BTreeMap<ClusterName, ServedCluster>,
+    served_clusters: Arc<BTreeMap<ClusterName, ServedCluster>>,
     /// The stream is new and its routes have not come yet: clusters that the old routes lead to stay, even if the control
     /// plane, which cannot know of the old routes, has removed them meanwhile.
     pub(super) awaits_routes: bool,
@@ -219,6 +219,15 @@ impl Resources {
         self.raw(kind, name).is_some()
     }
 
+    /// How many resources of the stream are held.
+    pub fn count(&self) -> usize {
+        self.listeners.len()
+            + self.clusters.len()
+            + self.routes.len()
+            + self.endpoints.len()
+            + self.secrets.len()
+    }
+
     /// Whether a resource of the stream is held.
     pub fn has(&self, type_url: &str, name: &str) -> bool {
         Kind::of(type_url).is_some_and(|kind| self.holds(kind, name))
@@ -381,7 +390,7 @@ impl Resources {
     pub(super) fn restore_cluster(&mut self, name: &str, current: &Self) {
         let Some(held) = current.clusters.get(name) else {
             self.clusters.remove(name);
-            self.served_clusters.remove(name);
+            Arc::make_mut(&mut self.served_clusters).remove(name);
             return;
         };
         match &held.value.endpoints {
@@ -403,7 +412,7 @@ impl Resources {
             EndpointSource::Static(_) | EndpointSource::OriginalDst { .. } => {}
         }
         if let Some(served) = current.served_clusters.get(name) {
-            self.served_clusters.insert(served.cluster.name.clone(), served.clone());
+            Arc::make_mut(&mut self.served_clusters).insert(served.cluster.name.clone(), served.clone());
         }
         self.clusters.insert(name.to_owned(), held.clone());
     }
@@ -463,8 +472,18 @@ impl Resources {
             }
         }
         self.served_listeners = listeners;
-        self.served_clusters = clusters;
+        self.served_clusters = Arc::new(clusters);
         self.config()
+    }
+
+    /// The clusters that are served.
+    pub fn served_clusters(&self) -> &BTreeMap<ClusterName, ServedCluster> {
+        &self.served_clusters
+    }
+
+    /// The listeners that are served.
+    pub fn served_listeners(&self) -> impl Iterator<Item = &ServedListener> {
+        self.served_listeners.values()
     }
 
     /// What is served.

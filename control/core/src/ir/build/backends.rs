@@ -12,8 +12,8 @@ use super::grants::{From, Grants};
 use super::memory::Target;
 use super::policies::Policies;
 use crate::ir::{
-    Backend, BackendAddress, BackendName, BackendProtocol, BackendTls, Condition, Endpoint, ExpectedName,
-    ObjectStatus,
+    Backend, BackendAddress, BackendName, BackendProtocol, BackendTls, CertificateFiles, Condition, Endpoint,
+    ExpectedName, ObjectStatus,
 };
 use crate::model::{
     self, BackendTlsPolicy, Kind, LoadBalancing, ObjectKey, Objects, PortName, Resource, Service,
@@ -258,6 +258,9 @@ fn tls_policies<'a>(
         let (tls, resolved) = backend_tls(objects, policy);
         let mut accepted = match tls {
             Ok(_) => Condition::holds("Accepted", "Accepted"),
+            Err(()) if resolved.reason == "Invalid" => {
+                Condition::fails("Accepted", "Invalid", resolved.message.clone())
+            }
             Err(()) => {
                 Condition::fails("Accepted", "NoValidCACertificate", "no reference leads to a certificate")
             }
@@ -306,6 +309,10 @@ fn backend_tls(objects: &Objects, policy: &BackendTlsPolicy) -> (Result<BackendT
             Err((reason, message)) => resolved = Condition::fails("ResolvedRefs", reason, message),
         }
     }
+    let shown = match client_certificate(&policy.spec.options) {
+        Ok(shown) => shown,
+        Err(message) => return (Err(()), Condition::fails("ResolvedRefs", "Invalid", message)),
+    };
     let is_system = validation.well_known_ca_certificates.is_some();
     if roots.is_empty() && !is_system {
         return (Err(()), resolved);
@@ -319,7 +326,24 @@ fn backend_tls(objects: &Objects, policy: &BackendTlsPolicy) -> (Result<BackendT
         names.push(ExpectedName::Dns(validation.hostname.clone()));
     }
     let roots = (!is_system).then_some(roots);
-    (Ok(BackendTls { server_name: validation.hostname.clone(), roots, names }), resolved)
+    (Ok(BackendTls { server_name: validation.hostname.clone(), roots, names, shown }), resolved)
+}
+
+/// The certificate that the options of a policy name, if they do.
+fn client_certificate(options: &BTreeMap<String, String>) -> Result<Option<CertificateFiles>, String> {
+    const CHAIN: &str = "weir.dev/client-certificate";
+    const KEY: &str = "weir.dev/private-key";
+    if let Some(unknown) = options.keys().find(|key| ![CHAIN, KEY].contains(&key.as_str())) {
+        return Err(format!("spec.options: {unknown:?} is not known"));
+    }
+    match (options.get(CHAIN), options.get(KEY)) {
+        (None, None) => Ok(None),
+        (Some(chain), Some(key)) if chain.starts_with('/') && key.starts_with('/') => {
+            Ok(Some(CertificateFiles { chain: chain.clone(), key: key.clone() }))
+        }
+        (Some(_), Some(_)) => Err(format!("spec.options: {CHAIN} and {KEY} are whole paths")),
+        _ => Err(format!("spec.options: {CHAIN} and {KEY} go together")),
+    }
 }
 
 /// The reason of a bundle of another kind, for policies; listeners have a word of their own.

@@ -47,7 +47,7 @@ fn listener(name: &str, routes: &Arc<RouteConfiguration>) -> ServedListener {
 fn a_weight_change_shares_every_cluster_and_endpoint() {
     let mut config = Config {
         listeners: vec![listener("l", &routes(&[("v1", 9), ("v2", 1)]))],
-        clusters: [cluster("v1", &[1, 2]), cluster("v2", &[3])].into(),
+        clusters: Arc::new([cluster("v1", &[1, 2]), cluster("v2", &[3])].into()),
         ..Config::default()
     };
     let first = Snapshot::default().next(&config, |_| false).expect("compiles");
@@ -66,10 +66,10 @@ fn a_weight_change_shares_every_cluster_and_endpoint() {
 
 #[test]
 fn an_endpoint_that_stays_keeps_its_state() {
-    let mut config = Config { clusters: [cluster("v1", &[1, 2])].into(), ..Config::default() };
+    let mut config = Config { clusters: Arc::new([cluster("v1", &[1, 2])].into()), ..Config::default() };
     let first = Snapshot::default().next(&config, |_| false).expect("compiles");
     first.cluster(0).expect("v1").endpoints[1].start();
-    config.clusters.extend([cluster("v1", &[2, 3])]);
+    Arc::make_mut(&mut config.clusters).extend([cluster("v1", &[2, 3])]);
     let second = first.next(&config, |_| false).expect("compiles");
     let in_flight: Vec<_> = second.cluster(0).expect("v1").endpoints.iter().map(|e| e.in_flight()).collect();
     assert_eq!(in_flight, [1, 0]);
@@ -82,7 +82,7 @@ fn a_route_to_a_cluster_that_comes_later_finds_it_there() {
     let slot =
         first.listener(0).expect("l").chains[0].routes.routes()[0].targets[0].slot.expect("a named cluster");
     assert!(first.cluster(slot).is_none());
-    config.clusters.extend([cluster("a", &[1]), cluster("late", &[2])]);
+    Arc::make_mut(&mut config.clusters).extend([cluster("a", &[1]), cluster("late", &[2])]);
     let second = first.next(&config, |_| false).expect("compiles");
     assert!(Arc::ptr_eq(
         &first.listener(0).expect("l").chains[0].routes,
@@ -95,17 +95,17 @@ fn a_route_to_a_cluster_that_comes_later_finds_it_there() {
 fn a_slot_is_never_given_away_while_a_route_points_to_it() {
     let mut config = Config {
         listeners: vec![listener("l", &routes(&[("v1", 1)]))],
-        clusters: [cluster("v1", &[1])].into(),
+        clusters: Arc::new([cluster("v1", &[1])].into()),
         ..Config::default()
     };
     let first = Snapshot::default().next(&config, |_| false).expect("compiles");
     let slot =
         first.listener(0).expect("l").chains[0].routes.routes()[0].targets[0].slot.expect("a named cluster");
-    config.clusters = [cluster("other", &[2]), cluster("another", &[3])].into();
+    config.clusters = Arc::new([cluster("other", &[2]), cluster("another", &[3])].into());
     let second = first.next(&config, |_| false).expect("compiles");
     assert!(second.cluster(slot).is_none(), "v1 is gone and nothing took its place");
     config.listeners.clear();
-    config.clusters.extend([cluster("third", &[4])]);
+    Arc::make_mut(&mut config.clusters).extend([cluster("third", &[4])]);
     let third = second.next(&config, |_| false).expect("compiles");
     assert_eq!(third.clusters().count(), 3);
     assert!(third.clusters().map(|(slot, _)| slot).max() <= Some(3), "freed slots are used again");
@@ -117,7 +117,7 @@ fn an_unusable_endpoint_takes_no_requests() {
     let mut assignment = (*served.endpoints).clone();
     assignment.localities[0].endpoints[0].health = Health::Unhealthy;
     served.endpoints = Arc::new(assignment);
-    let config = Config { clusters: [(name, served)].into(), ..Config::default() };
+    let config = Config { clusters: Arc::new([(name, served)].into()), ..Config::default() };
     let snapshot = Snapshot::default().next(&config, |_| false).expect("compiles");
     let cluster = snapshot.cluster(0).expect("v1");
     assert_eq!(cluster.endpoints.len(), 2);
@@ -140,7 +140,7 @@ fn validate_clusters_refuses_a_route_that_leads_nowhere() {
 fn a_listeners_slot_is_never_given_to_another() {
     let mut config = Config {
         listeners: vec![listener("public", &routes(&[("v1", 1)]))],
-        clusters: [cluster("v1", &[1])].into(),
+        clusters: Arc::new([cluster("v1", &[1])].into()),
         ..Config::default()
     };
     let first = Snapshot::default().next(&config, |_| false).expect("compiles");
@@ -159,11 +159,11 @@ fn a_listeners_slot_is_never_given_to_another() {
 fn a_removed_listener_stays_for_its_connections_with_the_clusters_that_it_leads_to() {
     let mut config = Config {
         listeners: vec![listener("l", &routes(&[("v1", 1)]))],
-        clusters: [cluster("v1", &[1])].into(),
+        clusters: Arc::new([cluster("v1", &[1])].into()),
         ..Config::default()
     };
     let first = Snapshot::default().next(&config, |_| true).expect("compiles");
-    config = Config { clusters: [cluster("other", &[2])].into(), ..Config::default() };
+    config = Config { clusters: Arc::new([cluster("other", &[2])].into()), ..Config::default() };
     let second = first.next(&config, |_| true).expect("compiles");
     let departing = second.listener(0).expect("still there");
     assert!(departing.is_departing);
