@@ -6,9 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::{Hosts, TokioResolver};
 use proxy_core::config::{
     Address, ClusterName, DnsOptions, DnsTargets, Endpoint, LoadAssignment, LocalityEndpoints, LookupFamily,
 };
@@ -59,7 +61,7 @@ pub(crate) async fn endpoints_now(targets: &DnsTargets) -> Vec<Endpoint> {
     let targets = &DnsTargets { options, ..targets.clone() };
     let mut known = Vec::new();
     for name in &targets.names {
-        known.push(lookup(&resolver, name).await.ok());
+        known.push(lookup(&resolver, name, targets.options.family).await.ok());
     }
     expanded(targets, &known).endpoints().cloned().collect()
 }
@@ -85,7 +87,7 @@ async fn keep_resolved(controller: SharedController, cluster: ClusterName, targe
     loop {
         let mut failed = None;
         for (name, known) in targets.names.iter().zip(&mut known) {
-            match lookup(&resolver, name).await {
+            match lookup(&resolver, name, options.family).await {
                 Ok(found) => *known = Some(found),
                 Err(error) => failed = Some(format!("{name}: {error}")),
             }
@@ -145,13 +147,47 @@ fn resolver(options: &DnsOptions) -> Result<TokioResolver, hickory_resolver::net
     settings.attempts = options.query_tries as usize;
     // How often is asked is the cluster's affair.
     settings.cache_size = 0;
-    settings.use_hosts_file = ResolveHosts::Always;
+    // It was looked at before.
+    settings.use_hosts_file = ResolveHosts::Never;
     builder.build()
 }
 
-async fn lookup(resolver: &TokioResolver, name: &str) -> Result<Known, hickory_resolver::net::NetError> {
+/// What the hosts file of the machine says of a name. Nobody is asked for the other family then, as with `files dns` in
+/// nsswitch.conf: a name server that is away would keep a name waiting that is known.
+fn in_hosts(name: &str, family: LookupFamily) -> Option<Known> {
+    let hosts = Hosts::from_system().ok()?;
+    let name = Name::from_str_relaxed(name).ok()?;
+    let of_type = |kind: RecordType| {
+        let found = hosts.lookup_static_host(&Query::query(name.clone(), kind));
+        let records = found.iter().flat_map(|found| found.answers());
+        records.filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>()
+    };
+    let (v4, v6) = (|| of_type(RecordType::A), || of_type(RecordType::AAAA));
+    let or = |first: Vec<IpAddr>, second: &dyn Fn() -> Vec<IpAddr>| {
+        if first.is_empty() { second() } else { first }
+    };
+    let mut addresses = match family {
+        LookupFamily::V4 => v4(),
+        LookupFamily::V6 => v6(),
+        LookupFamily::V4Preferred => or(v4(), &v6),
+        LookupFamily::V6Preferred => or(v6(), &v4),
+        LookupFamily::All => [v4(), v6()].concat(),
+    };
+    addresses.sort_unstable();
+    addresses.dedup();
+    (!addresses.is_empty()).then_some(Known { addresses, lasts: None })
+}
+
+async fn lookup(
+    resolver: &TokioResolver,
+    name: &str,
+    family: LookupFamily,
+) -> Result<Known, hickory_resolver::net::NetError> {
     if let Ok(address) = name.parse() {
         return Ok(Known { addresses: vec![address], lasts: None });
+    }
+    if let Some(known) = in_hosts(name, family) {
+        return Ok(known);
     }
     let found = resolver.lookup_ip(name).await?;
     let mut addresses: Vec<IpAddr> = found.iter().collect();

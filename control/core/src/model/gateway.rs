@@ -421,7 +421,7 @@ pub struct BackendValidation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ca_certificate_refs: Vec<ObjectReference>,
     /// Or the roots of the machine.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "wellKnownCACertificates")]
     pub well_known_ca_certificates: Option<WellKnownCertificates>,
     /// The name to ask for, and to find in the certificate unless `subjectAltNames` says which.
     pub hostname: String,

@@ -174,3 +174,38 @@ fn flow_rules_come_first_by_their_priority() {
     let Action::Forward(forward) = &routes[0].action else { panic!("forwarded") };
     assert_eq!(forward.arms[0].backend, Some(BackendName::new("default", "v2")));
 }
+
+#[test]
+fn a_backend_tls_policy_names_files_of_the_proxy_and_nothing_else() {
+    let policy = |options: &str| {
+        built(&format!(
+            "{BACKENDS}apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {{ name: p }}
+spec:
+  targetRefs: [{{ group: weir.dev, kind: Backend, name: v1 }}]
+  validation: {{ hostname: v1, wellKnownCACertificates: System }}
+  options: {{ {options} }}
+"
+        ))
+    };
+    let accepted = |built: &Built| {
+        let status = &built.statuses[&ObjectKey::new(Kind::BackendTlsPolicy, "default", "p")];
+        let accepted = status.conditions.iter().find(|c| c.kind == "Accepted").expect("it says");
+        (accepted.reason, accepted.message.clone())
+    };
+    let both = policy("weir.dev/client-certificate: /a.pem, weir.dev/private-key: /a.key");
+    assert_eq!(accepted(&both).0, "Accepted");
+    let tls = both.ir.backends[&BackendName::new("default", "v1")].tls.clone().expect("protected");
+    assert_eq!(tls.roots, None, "those of the machine");
+    assert_eq!(tls.shown.map(|files| (files.chain, files.key)), Some(("/a.pem".into(), "/a.key".into())));
+    for (options, words) in [
+        ("weir.dev/client-certificate: /a.pem", "go together"),
+        ("weir.dev/client-certificate: a.pem, weir.dev/private-key: a.key", "whole paths"),
+        ("example.com/minimum-version: '1.3'", "\"example.com/minimum-version\" is not known"),
+    ] {
+        let (reason, message) = accepted(&policy(options));
+        assert_eq!(reason, "Invalid");
+        assert!(message.contains(words), "{message}");
+    }
+}
