@@ -6,6 +6,8 @@
 
 mod access;
 mod explain;
+mod extract;
+mod flow;
 mod problem;
 mod registry;
 mod resources;
@@ -52,6 +54,7 @@ pub(crate) fn router(hub: Arc<Hub>) -> Router {
         .routes(routes!(versions::diff))
         .routes(routes!(versions::rollback))
         .routes(routes!(watch::changes))
+        .routes(routes!(flow::events))
         .routes(routes!(explain::explain))
         .routes(routes!(explain::preview))
         .routes(routes!(explain::impacts))

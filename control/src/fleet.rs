@@ -59,7 +59,7 @@ impl FleetService for Reports {
                         .collect(),
                 };
                 tracing::debug!(node = id, generation, "reported");
-                hub.fleet(|fleet| fleet.reported(id, report));
+                hub.report(id, report);
             }
         });
         Ok(Response::new(ReceiverStream::new(outgoing)))

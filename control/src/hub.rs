@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use control_core::ads::Published;
-use control_core::fleet::Fleet;
+use control_core::fleet::{Fleet, Report};
 use control_core::ir::{Built, ImplicitGateway, Inputs, ObjectStatus, build_after};
 use control_core::lower::{Dialect, Lowering};
-use control_core::model::{ObjectKey, Objects};
+use control_core::model::{Kind, ObjectKey, Objects};
 use control_core::preview::Preview;
 use control_core::registry::Instances;
 use control_core::version::{Catalog, Edit, Proposal, Version};
-use tokio::sync::{mpsc, watch};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::audit::{self, Chain};
 use crate::journal::{Contents, Journal};
@@ -34,6 +35,7 @@ pub(crate) struct Hub {
     writer: tokio::sync::Mutex<Writer>,
     fleet: Mutex<Fleet>,
     refusals: Mutex<Refusals>,
+    flow: broadcast::Sender<FlowEvent>,
     /// Events that are recorded off the path of their request.
     audit: mpsc::UnboundedSender<audit::Event>,
 }
@@ -129,6 +131,22 @@ pub(crate) struct Done {
     pub(crate) warnings: Vec<String>,
 }
 
+/// What a flow rule did at a proxy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FlowEvent {
+    /// RFC 3339.
+    pub(crate) time: String,
+    pub(crate) namespace: String,
+    pub(crate) rule: String,
+    /// The proxy.
+    pub(crate) node: String,
+    /// Requests that the rule took since the proxy's last report.
+    pub(crate) requests: u64,
+}
+
+/// Events that wait for one slow reader.
+const FLOW_EVENTS: usize = 1_024;
+
 /// Why a change was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
@@ -168,6 +186,7 @@ impl Hub {
             writer: tokio::sync::Mutex::new(Writer { journal, chain, leadership: None, is_follower: false }),
             fleet: Mutex::default(),
             refusals: Mutex::default(),
+            flow: broadcast::Sender::new(FLOW_EVENTS),
             audit,
             state: watch::Sender::new(Arc::new(state)),
         };
@@ -380,6 +399,26 @@ impl Hub {
         }
     }
 
+    /// What flow rules do from now on.
+    pub(crate) fn flow_events(&self) -> broadcast::Receiver<FlowEvent> {
+        self.flow.subscribe()
+    }
+
+    /// A proxy reports what came of requests.
+    pub(crate) fn report(&self, node: &str, report: Report) {
+        if self.flow.receiver_count() > 0 {
+            let state = self.state();
+            for (key, counts) in &report.arms {
+                let Some(rule) = flow_rule(&key.route, state.catalog.objects()) else { continue };
+                let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+                let ObjectKey { namespace, name: rule, .. } = rule;
+                let node = node.to_owned();
+                let _ = self.flow.send(FlowEvent { time, namespace, rule, node, requests: counts.requests });
+            }
+        }
+        self.fleet(|fleet| fleet.reported(node, report));
+    }
+
     pub(crate) fn follow(&self) -> watch::Receiver<Arc<Published>> {
         self.published.subscribe()
     }
@@ -399,6 +438,14 @@ impl Hub {
     pub(crate) fn refusals<R>(&self, with: impl FnOnce(&mut Refusals) -> R) -> R {
         with(&mut self.refusals.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// The flow rule whose route has this label.
+fn flow_rule(label: &str, objects: &Objects) -> Option<ObjectKey> {
+    let (_, name) = label.rsplit_once("/flow/")?;
+    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+    let key = ObjectKey::new(Kind::FlowRule, namespace, name);
+    objects.get(&key).is_some().then_some(key)
 }
 
 fn compile(

@@ -14,6 +14,7 @@ mod cluster;
 mod config;
 mod csds;
 mod fleet;
+mod grpc;
 mod health;
 mod http;
 mod hub;

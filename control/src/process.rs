@@ -12,12 +12,14 @@ use tokio::sync::oneshot;
 use tonic::transport::Server;
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use xds_proto::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
+use xds_proto::weir::control::v1::control_service_server::ControlServiceServer;
 use xds_proto::weir::fleet::v1::fleet_service_server::FleetServiceServer;
 
 use crate::ads::Ads;
 use crate::config::{ControlConfig, StoreConfig};
 use crate::csds::ClientStatus;
 use crate::fleet::Reports;
+use crate::grpc::Api;
 use crate::http;
 use crate::hub::{Hub, Refused, RefusedSource};
 #[cfg(feature = "etcd")]
@@ -252,7 +254,7 @@ fn listen(runtime: &Runtime, address: SocketAddr) -> Result<(TcpListener, Socket
 }
 
 async fn serve_xds(hub: Arc<Hub>, listener: TcpListener, protection: Option<Reloaded>, interval: Duration) {
-    let (reports, clients) = (hub.clone(), hub.clone());
+    let (reports, clients, api) = (hub.clone(), hub.clone(), api::router(hub.clone()));
     let service = AggregatedDiscoveryServiceServer::new(Ads::new(hub)).max_decoding_message_size(MAX_REQUEST);
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -260,6 +262,7 @@ async fn serve_xds(hub: Arc<Hub>, listener: TcpListener, protection: Option<Relo
         .add_service(service)
         .add_service(ClientStatusDiscoveryServiceServer::new(ClientStatus::new(clients)))
         .add_service(FleetServiceServer::new(Reports::new(reports, interval)))
+        .add_service(ControlServiceServer::new(Api::new(api)).max_decoding_message_size(MAX_REQUEST))
         .serve_with_incoming(tls::accept(listener, protection))
         .await;
     if let Err(error) = served {

@@ -284,7 +284,15 @@ spec:
         )
     };
     plane.apply(&rule("stop", 1, "action: drop"));
+    // What it does comes back to whoever follows.
+    let api = plane.control.api();
+    let mut events = Client::connect(api.port);
+    events.send(api.head("GET", "/api/v1/flow-events", "", ""));
+    assert_eq!(events.response_to_head().status(), 200);
     plane.served("/", "x-device: old\r\n", "403");
+    // A chunk: its size, and a line of JSON.
+    let event = String::from_utf8(events.bytes(120)).expect("text");
+    assert!(event.contains("\"namespace\":\"default\",\"rule\":\"stop\""), "{event}");
     plane.apply(&rule("divert", 2, "action: forward, target: staging"));
     plane.served("/", "x-device: old\r\n", "staging");
     plane.served("/", "x-device: new\r\n", "production");

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::Problem;
 use super::access::Caller;
+use super::extract::{Body, Json};
 use super::resources::{read, scope};
 use super::versions::{as_it_was, one_diff};
 use crate::hub::{Compiled, Hub};
@@ -72,7 +73,7 @@ impl From<Described> for Question {
 pub(super) async fn explain(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    axum::Json(asked): axum::Json<Described>,
+    Json(asked): Json<Described>,
 ) -> Result<axum::Json<Value>, Problem> {
     caller.may(Verb::ReadAll, None)?;
     let state = hub.state();
@@ -94,7 +95,7 @@ pub(super) async fn explain(
 pub(super) async fn preview(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<axum::Json<Value>, Problem> {
     let resources = read(&body)?;
     for resource in &resources {
@@ -138,7 +139,7 @@ pub(super) struct Asked {
 pub(super) async fn impacts(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    axum::Json(asked): axum::Json<Asked>,
+    Json(asked): Json<Asked>,
 ) -> Result<axum::Json<Value>, Problem> {
     caller.may(Verb::ReadAll, None)?;
     if asked.requests.len() > MOST_REQUESTS {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use control_core::model::duration;
 use control_core::registry::Instance;
@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Problem;
 use super::access::{Caller, to_its_end};
+use super::extract::{Json, Query};
 use crate::hub::Hub;
 use crate::registry;
 use crate::tokens::Verb;
@@ -80,16 +81,16 @@ impl Registration {
     }
 }
 
-fn names(service: &str, id: &str) -> Result<(), Problem> {
+fn names(namespace: &str, service: &str, id: &str) -> Result<(), Problem> {
     let is_name = |text: &str| {
         (1..=253).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
     };
-    match is_name(service) && is_name(id) {
+    match is_name(namespace) && is_name(service) && is_name(id) {
         true => Ok(()),
-        false => {
-            Err(Problem::invalid(format!("{service}/{id}: letters, digits, `-`, `.` and `_` make a name")))
-        }
+        false => Err(Problem::invalid(format!(
+            "{namespace}/{service}/{id}: letters, digits, `-`, `.` and `_` make a name"
+        ))),
     }
 }
 
@@ -101,10 +102,10 @@ pub(super) async fn put(
     caller: Caller,
     Path((service, id)): Path<(String, String)>,
     Query(Within { namespace }): Query<Within>,
-    axum::Json(registration): axum::Json<Registration>,
+    Json(registration): Json<Registration>,
 ) -> Result<axum::Json<Value>, Problem> {
     caller.may(Verb::Write, Some(&namespace))?;
-    let checked = names(&service, &id).and_then(|()| registration.instance(&id));
+    let checked = names(&namespace, &service, &id).and_then(|()| registration.instance(&id));
     let instance = checked.inspect_err(|problem| caller.refused(Some(&namespace), problem))?;
     let ttl = registration.ttl.as_deref().unwrap_or("10s");
     let length = duration(ttl).filter(|length| (1..=3_600).contains(&length.as_secs()));

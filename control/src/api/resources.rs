@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use aws_lc_rs::{hmac, rand};
 use axum::body::Bytes;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Path, Query, State, WebSocketUpgrade};
+use axum::extract::{Path, State, WebSocketUpgrade};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use control_core::model::{self, Document, Kind, Memory, ObjectKey, Resource};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
+use super::extract::{Body, Query};
 use super::{Problem, watch};
 use crate::hub::{Done, Hub, State as Now, Wanted};
 use crate::journal::Journal;
@@ -345,7 +346,7 @@ pub(super) async fn put(
     Path((namespace, kind, name)): Path<(String, String, String)>,
     Query(flags): Query<ChangeFlags>,
     headers: HeaderMap,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Response, Problem> {
     let key = key(&namespace, &kind, &name)?;
     caller.may(Verb::Write, scope(&key))?;
@@ -402,7 +403,7 @@ pub(super) async fn apply(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Query(flags): Query<ChangeFlags>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<axum::Json<Outcome>, Problem> {
     let resources = read(&body).inspect_err(|problem| caller.refused(None, problem))?;
     let mut edits = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use control_core::model::duration;
@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Problem;
 use super::access::{Caller, to_its_end};
+use super::extract::Query;
 use crate::hub::Hub;
 use crate::store::{Commit, Compare, Entry, StoreError, Write};
 use crate::tokens::Verb;

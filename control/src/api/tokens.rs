@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Problem;
 use super::access::{Caller, to_its_end};
+use super::extract::{Json, Query};
 use crate::audit;
 use crate::hub::Hub;
 use crate::tokens::{self, Holder, Role, Verb};
@@ -44,7 +45,7 @@ pub(super) async fn list(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<
 pub(super) async fn create(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    axum::Json(wanted): axum::Json<NewToken>,
+    Json(wanted): Json<NewToken>,
 ) -> Result<(StatusCode, axum::Json<Value>), Problem> {
     caller.may(Verb::Administer, None)?;
     let NewToken { name, role, namespaces } = wanted;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use control_core::diff::{differences, unified};
 use control_core::model::{ObjectKey, Resource};
 use control_core::version::{Edit, Version};
@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Problem;
 use super::access::Caller;
+use super::extract::{Json, Query};
 use super::resources::{ChangeFlags, Outcome, at, change, key, scope, shown};
 use crate::hub::Hub;
 use crate::tokens::Verb;
@@ -197,7 +198,7 @@ pub(super) async fn rollback(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Query(flags): Query<ChangeFlags>,
-    axum::Json(back): axum::Json<Back>,
+    Json(back): Json<Back>,
 ) -> Result<axum::Json<Outcome>, Problem> {
     let newest = hub.state().catalog.current().map_or(0, |version| version.number);
     let to = back.to.unwrap_or(newest.saturating_sub(1));
@@ -215,7 +216,7 @@ pub(super) async fn object_rollback(
     caller: Caller,
     Path((namespace, kind, name)): Path<(String, String, String)>,
     Query(flags): Query<ChangeFlags>,
-    axum::Json(back): axum::Json<Back>,
+    Json(back): Json<Back>,
 ) -> Result<axum::Json<Outcome>, Problem> {
     let key = key(&namespace, &kind, &name)?;
     caller.may(Verb::Write, scope(&key))?;

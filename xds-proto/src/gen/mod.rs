@@ -223,6 +223,11 @@ pub mod google {
     }
 }
 pub mod weir {
+    pub mod control {
+        pub mod v1 {
+            include!("weir.control.v1.rs");
+        }
+    }
     pub mod fleet {
         pub mod v1 {
             include!("weir.fleet.v1.rs");
