@@ -3,6 +3,10 @@
 //! ```text
 //!   read ─► propose ─► build ─► lower
 //! ```
+//! And when each of many subscribers hears of it, on virtual time: one thread serves all streams in turn, so that the n-th
+//! hears of it after the work for the n before it. The work for each is measured: the state machine and the encoding; what HTTP/2
+//! and the kernel take is put at [`WIRE`], and the way at [`WAY`].
+//!
 //! Times are medians of a few runs on whatever machine it is: they say where the time goes, and decide nothing.
 
 #![allow(clippy::disallowed_methods, reason = "a clock belongs to a bench")]
@@ -11,14 +15,25 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use control_core::ads::{Published, Response, Stream};
 use control_core::ir::{ImplicitGateway, Inputs, KnownRoutes, build_after};
 use control_core::lower::Lowering;
-use control_core::model::{Memory, Resource, read};
+use control_core::model::{Memory, Objects, Resource, read};
 use control_core::registry::Instances;
 use control_core::version::{Catalog, Edit};
+use prost::Message as _;
 use proxy_core::config::Address;
+use xds_proto::envoy::config::core::v3::Node;
+use xds_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use xds_proto::type_url;
 
 const STEPS: [&str; 4] = ["read", "propose", "build", "lower and check"];
+
+/// For each response, beside the work that is measured: what `benches fleet` finds of a control plane's time for each of 1,000
+/// proxies over real connections.
+const WIRE: Duration = Duration::from_micros(30);
+/// From one machine to another, in one data centre.
+const WAY: Duration = Duration::from_millis(1);
 
 fn main() {
     let is_smoke = std::env::args().any(|argument| argument == "--smoke");
@@ -29,6 +44,84 @@ fn main() {
             println!("  {step:<16} {:>8.2}", time.as_secs_f64() * 1e3);
         }
     }
+    for subscribers in if is_smoke { vec![10] } else { vec![1_000, 10_000] } {
+        let heard = subscribers_hear(subscribers);
+        let at = |share: f64| heard[(share * (subscribers - 1) as f64) as usize].as_secs_f64() * 1e3;
+        println!(
+            "{subscribers} subscribers on virtual time, ms: median {:.0}, p99 {:.0}, last {:.0}",
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+    }
+}
+
+/// When each of so many subscribers hears that a weight among ten routes changed, in order.
+fn subscribers_hear(count: usize) -> Vec<Duration> {
+    let gateway =
+        ImplicitGateway { address: Address::Socket(([127, 0, 0, 1], 8080).into()), access_log: None };
+    let instances = Instances::default();
+    let mut lowering = Lowering::default();
+    let mut published = (1..=2).map(|version: u64| {
+        let documents =
+            read(&"shop.yaml".into(), &text(100, 1, version as usize % 2), &mut Memory::default());
+        let objects: Objects = documents.into_iter().map(|d| d.content.expect("it is valid")).collect();
+        let built = build_after(
+            Inputs { objects: &objects, instances: &instances, gateway: &gateway },
+            &KnownRoutes::default(),
+        );
+        lowering = lowering.next(&built.ir).expect("what we send is valid");
+        Arc::new(Published { version, sets: lowering.sets().clone() })
+    });
+    let (first, second) = (published.next().expect("one"), published.next().expect("another"));
+    let now = Instant::now();
+    let mut streams: Vec<Stream> = (0..count).map(|number| subscribed(number, first.clone(), now)).collect();
+    let mut clock = Duration::ZERO;
+    let mut heard: Vec<Duration> = Vec::with_capacity(count);
+    for stream in &mut streams {
+        let started = Instant::now();
+        let output = stream.on_config(second.clone(), now);
+        let sent = output.responses.into_iter().filter_map(Response::into_delta);
+        let sent: Vec<_> = sent.map(|response| response.encode_to_vec()).collect();
+        assert_eq!(sent.len(), 1, "the routes, and nothing else");
+        clock += started.elapsed() + WIRE;
+        heard.push(clock + WAY);
+    }
+    heard
+}
+
+/// A proxy that follows, and has taken what there is.
+fn subscribed(number: usize, published: Arc<Published>, now: Instant) -> Stream {
+    let mut stream = Stream::new("bench".into(), published);
+    let node = Node { id: format!("proxy-{number}"), user_agent_name: "weir".to_owned(), ..Node::default() };
+    let mut asked: Vec<_> = [type_url::CLUSTER, type_url::LISTENER]
+        .map(|type_url| DeltaDiscoveryRequest {
+            node: Some(node.clone()),
+            type_url: type_url.to_owned(),
+            ..DeltaDiscoveryRequest::default()
+        })
+        .into();
+    while let Some(request) = asked.pop() {
+        let output = stream.on_request(request, now).expect("it goes on");
+        for response in output.responses.into_iter().filter_map(Response::into_delta) {
+            asked.push(DeltaDiscoveryRequest {
+                type_url: response.type_url.clone(),
+                response_nonce: response.nonce,
+                ..DeltaDiscoveryRequest::default()
+            });
+            let next = match response.type_url.as_str() {
+                type_url::CLUSTER => type_url::CLUSTER_LOAD_ASSIGNMENT,
+                type_url::LISTENER => type_url::ROUTE_CONFIGURATION,
+                _ => continue,
+            };
+            asked.push(DeltaDiscoveryRequest {
+                type_url: next.to_owned(),
+                resource_names_subscribe: response.resources.into_iter().map(|r| r.name).collect(),
+                ..DeltaDiscoveryRequest::default()
+            });
+        }
+    }
+    stream
 }
 
 fn medians(routes: usize, gateways: usize, runs: usize) -> Vec<Duration> {
