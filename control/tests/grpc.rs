@@ -147,3 +147,21 @@ async fn instances_register_and_must_say_that_they_are_there() {
     client.deregister(plane.call(instance.clone())).await.expect("it goes");
     assert_eq!(client.heartbeat(plane.call(instance)).await.expect_err("gone").code(), Code::NotFound);
 }
+
+#[tokio::test]
+async fn changes_that_are_no_longer_known_must_be_listed() {
+    let plane = Plane::start().await;
+    let mut client = plane.client();
+    // More versions than are kept in memory.
+    for port in 1..=1_030 {
+        let documents = BACKEND.replace("127.0.0.1:1", &format!("127.0.0.1:{port}"));
+        client.apply(plane.call(ApplyRequest { documents, dry_run: false })).await.expect("applied");
+    }
+    let gone = client.watch(plane.call(WatchRequest { from: 2 })).await.expect_err("too long ago");
+    assert_eq!(gone.code(), Code::OutOfRange, "{gone}");
+    assert!(gone.message().contains("list, then watch"), "{gone}");
+    let list = ListRequest { kind: "Backend".to_owned(), ..ListRequest::default() };
+    let listed = client.list(plane.call(list)).await.expect("listed").into_inner();
+    let watched = client.watch(plane.call(WatchRequest { from: listed.version })).await;
+    assert!(watched.is_ok(), "from there it goes on");
+}

@@ -209,3 +209,45 @@ spec:
         assert!(message.contains(words), "{message}");
     }
 }
+
+#[test]
+fn two_namespaces_with_the_same_host_never_meet() {
+    let of = |namespace: &str, port: u16, parent: &str| {
+        format!(
+            "apiVersion: weir.dev/v1
+kind: Backend
+metadata: {{ name: shop, namespace: {namespace} }}
+spec: {{ endpoints: [{{ address: '127.0.0.1:{port}' }}] }}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{ name: edge, namespace: {namespace} }}
+spec: {{ gatewayClassName: weir, listeners: [{{ name: http, protocol: HTTP, port: {port} }}] }}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{ name: shop, namespace: {namespace} }}
+spec: {{ parentRefs: [{{ name: edge{parent} }}], hostnames: [shop.example], rules: [{{ backendRefs: [{{ name: shop }}] }}] }}
+---
+"
+        )
+    };
+    let served = |built: &Built, table: &str| -> Vec<String> {
+        let hosts = built.ir.tables.get(table).map(|table| &table.hosts);
+        let routes = hosts.into_iter().flatten().flat_map(|host| &host.routes);
+        let arms = routes.flat_map(|route| match &route.action {
+            Action::Forward(forward) => forward.arms.clone(),
+            _ => Vec::new(),
+        });
+        arms.filter_map(|arm| arm.backend.map(|name| name.to_string())).collect()
+    };
+    let both = built(&(of("staging", 9_001, "") + &of("production", 9_002, "")));
+    assert_eq!(served(&both, "staging/edge/9001"), ["staging/shop"]);
+    assert_eq!(served(&both, "production/edge/9002"), ["production/shop"]);
+    // One that names the other's gateway is not let in, and says so.
+    let intruder = built(&(of("staging", 9_001, ", namespace: production") + &of("production", 9_002, "")));
+    assert_eq!(served(&intruder, "production/edge/9002"), ["production/shop"]);
+    assert!(served(&intruder, "staging/edge/9001").is_empty());
+    let status = &intruder.statuses[&ObjectKey::new(Kind::HttpRoute, "staging", "shop")];
+    assert_eq!(status.parents[0].condition("Accepted").map(|c| c.reason), Some("NotAllowedByListeners"));
+}
