@@ -1,21 +1,26 @@
 //! `Gateway` and `ListenerSet`: which ports there are, and what attached to them.
 
+mod conflicts;
+mod status;
+mod tables;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use proxy_core::config::Address;
 
 use super::backends::{BUNDLE_KIND, Unresolved, bundle};
+use status::refuse_set;
+use tables::{certificates_of, speaks};
+
 use super::connections::Connections;
 use super::flow::FlowRoutes;
 use super::grants::{From, Grants};
 use super::hosts::{Hosts, covering};
-use super::http::Entry;
 use super::{CONTROLLER, by_age};
 use crate::ir::{
-    Action, Certificate, ChainAction, ClientValidation, Condition, GATEWAY, Host, ImplicitGateway, Listener,
-    ListenerStatus, ObjectStatus, Redirect, Route, Speaks, Table, Termination, TlsChain, Truth,
+    Certificate, ClientValidation, Condition, GATEWAY, ImplicitGateway, Listener, ObjectStatus, Table,
+    Termination, Truth,
 };
 use crate::model::{
     self, AllowedRoutes, FromNamespaces, FrontendMode, FrontendValidation, GatewaySpec, Kind, LabelOperator,
@@ -392,56 +397,6 @@ impl<'a> Ports<'a> {
         }
     }
 
-    /// Listeners that want the same port in ways that exclude each other. Of one gateway's own both lose, so that nobody is
-    /// served by chance; otherwise the one that was there first stays.
-    fn find_conflicts(&mut self) {
-        // Whoever lost to another object is no longer in anybody's way.
-        for are_siblings in [false, true] {
-            for i in 0..self.ports.len() {
-                for j in 0..i {
-                    let (earlier, later) = (&self.ports[j], &self.ports[i]);
-                    let is_pair = (earlier.parent == later.parent) == are_siblings;
-                    let has_lost = |port: &Port<'_>| port.conflict.is_some() && !port.lost_to_sibling;
-                    if !is_pair || has_lost(earlier) || has_lost(later) {
-                        continue;
-                    }
-                    let Some(conflict) = self.conflict(earlier, later) else { continue };
-                    self.ports[i].lose(&conflict, are_siblings);
-                    if are_siblings {
-                        self.ports[j].lose(&conflict, true);
-                    }
-                }
-            }
-        }
-    }
-
-    fn conflict(&self, earlier: &Port<'_>, later: &Port<'_>) -> Option<(&'static str, String)> {
-        if earlier.number != later.number {
-            return None;
-        }
-        let (one, other) = (&self.owners[earlier.gateway], &self.owners[later.gateway]);
-        if earlier.gateway != later.gateway {
-            // No node can have both.
-            let differs = |(key, value)| other.node_labels.get(key).is_some_and(|of_other| of_other != value);
-            let apart = one.node_labels.iter().any(differs);
-            let shared = one.addresses.iter().any(|a| other.addresses.iter().any(|b| ip(a) == ip(b)));
-            let message = format!("{} has the port {} already", one.key, later.number);
-            return (!apart && shared).then_some(("PortUnavailable", message));
-        }
-        let family = |port: &Port<'_>| match port.protocol {
-            Protocol::Https | Protocol::Tls => 0,
-            Protocol::Http => 1,
-            Protocol::Tcp => 2,
-            Protocol::Udp => 3,
-        };
-        if family(earlier) != family(later) {
-            let message = format!("the listener {} speaks another protocol on this port", earlier.name);
-            return Some(("ProtocolConflict", message));
-        }
-        let message = format!("the listener {} has the same port and hostname", earlier.name);
-        (earlier.hostname == later.hostname).then_some(("HostnameConflict", message))
-    }
-
     /// Whether a port is the implicit gateway's.
     pub(super) fn is_implicit(&self, port: &Port<'_>) -> bool {
         self.owners[port.gateway].is_implicit
@@ -512,92 +467,6 @@ impl<'a> Ports<'a> {
         certificates.retain(|name, _| used.contains(name));
         (listeners, tables, certificates)
     }
-
-    fn report(&self, statuses: &mut BTreeMap<ObjectKey, ObjectStatus>) {
-        for owner in self.owners.iter().filter(|owner| !owner.is_implicit) {
-            self.report_listeners(&owner.key, owner.refused.as_ref(), statuses);
-        }
-        for set in &self.sets {
-            self.report_listeners(set, None, statuses);
-        }
-    }
-
-    fn report_listeners(
-        &self,
-        of: &ObjectKey,
-        refused: Option<&Condition>,
-        statuses: &mut BTreeMap<ObjectKey, ObjectStatus>,
-    ) {
-        let status = statuses.entry(of.clone()).or_default();
-        let ports: Vec<_> = self.ports.iter().filter(|port| port.parent == *of).collect();
-        status.listeners = ports.iter().map(|port| listener_status(port)).collect();
-        let served = ports.iter().filter(|port| port.is_served()).count();
-        let bad = |kind| {
-            let reason = if kind == Kind::ListenerSet { "ListenersNotValid" } else { "Invalid" };
-            Condition::fails("Programmed", reason, "no listener can be served")
-        };
-        let invalid = "not every listener can be served";
-        let of_owner = self.owners.iter().find(|owner| owner.key == *of);
-        let unusable =
-            of_owner.and_then(|owner| owner.addresses.iter().filter_map(ip).find(IpAddr::is_multicast));
-        let (accepted, programmed) = match refused {
-            Some(refused) => (refused.clone(), Condition { kind: "Programmed", ..refused.clone() }),
-            None if unusable.is_some() => {
-                let message =
-                    unusable.map(|ip| format!("{ip} is no address to listen on")).unwrap_or_default();
-                let programmed = Condition::fails("Programmed", "AddressNotUsable", message);
-                (Condition::holds("Accepted", "Accepted"), programmed)
-            }
-            None if served == ports.len() => {
-                (Condition::holds("Accepted", "Accepted"), Condition::holds("Programmed", "Programmed"))
-            }
-            None if served == 0 => {
-                (Condition::fails("Accepted", "ListenersNotValid", "no listener can be served"), bad(of.kind))
-            }
-            None => {
-                let accepted = Condition::holds("Accepted", "ListenersNotValid");
-                (
-                    Condition { message: invalid.to_owned(), ..accepted },
-                    Condition::holds("Programmed", "Programmed"),
-                )
-            }
-        };
-        status.conditions.extend([accepted, programmed]);
-    }
-}
-
-fn listener_status(port: &Port<'_>) -> ListenerStatus {
-    let (accepted, conflicted) = match &port.conflict {
-        Some((reason, message)) => (
-            Condition::fails("Accepted", reason, message.clone()),
-            Condition { message: message.clone(), ..Condition::holds("Conflicted", reason) },
-        ),
-        None => (port.accepted.clone(), Condition::fails("Conflicted", "NoConflicts", "")),
-    };
-    let programmed = match (&port.conflict, port.is_served()) {
-        (_, true) => Condition::holds("Programmed", "Programmed"),
-        (Some((reason, message)), false) => Condition::fails("Programmed", reason, message.clone()),
-        (None, false) => Condition::fails("Programmed", "Invalid", "what it refers to cannot be used"),
-    };
-    let kinds = port.kinds.iter();
-    ListenerStatus {
-        name: port.name.to_owned(),
-        supported_kinds: kinds
-            .map(|k| BTreeMap::from([("group", k.group()), ("kind", k.as_str())]))
-            .collect(),
-        attached_routes: port.attached,
-        conditions: vec![accepted, programmed, port.resolved.clone(), conflicted],
-    }
-}
-
-fn refuse_set(
-    set: ObjectKey,
-    reason: &'static str,
-    message: &str,
-    statuses: &mut BTreeMap<ObjectKey, ObjectStatus>,
-) {
-    let conditions = ["Accepted", "Programmed"].map(|kind| Condition::fails(kind, reason, message));
-    statuses.entry(set).or_default().conditions.extend(conditions);
 }
 
 /// Whether a class is ours and accepted, by name.
@@ -735,92 +604,4 @@ fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool 
     };
     selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
         && selector.match_expressions.iter().all(expression)
-}
-
-/// What a socket speaks: everything that its ports do. None where nothing can come of it.
-fn speaks(
-    name: &str,
-    ports: &[&Port<'_>],
-    flow: &FlowRoutes,
-    tables: &mut BTreeMap<String, Table>,
-) -> Option<Speaks> {
-    let table = |ports: &[&Port<'_>]| {
-        let hosts = ports.iter().flat_map(|port| port.hosts.finish(|routes| first(flow, routes)));
-        let mut hosts: Vec<_> = hosts.collect();
-        if let Some(port) = ports.first() {
-            complete_redirects(&mut hosts, port);
-        }
-        Table { hosts }
-    };
-    if ports.iter().any(|port| port.is_tls()) {
-        let mut chains = Vec::new();
-        for port in ports {
-            let server_names = match port.hostname.as_str() {
-                "" => Vec::new(),
-                hostname => vec![hostname.to_owned()],
-            };
-            match &port.termination {
-                Some(termination) if port.protocol == Protocol::Https => {
-                    let table_name = format!("{name}/{}", port.name);
-                    tables.insert(table_name.clone(), table(&[port]));
-                    let then = ChainAction::Http(termination.clone(), table_name);
-                    chains.push(TlsChain { name: port.name.to_owned(), server_names, then });
-                }
-                termination => chains.extend(port.connections.chains(port.name, termination.as_ref())),
-            }
-        }
-        return (!chains.is_empty()).then_some(Speaks::Tls(chains));
-    }
-    if ports.iter().any(|port| port.protocol == Protocol::Tcp) {
-        return ports.iter().find_map(|port| port.connections.first()).map(Speaks::Tcp);
-    }
-    tables.insert(name.to_owned(), table(ports));
-    Some(Speaks::Http(name.to_owned()))
-}
-
-/// The flow rules of the namespaces whose routes are for a host itself.
-fn first(flow: &FlowRoutes, entries: &[Entry]) -> Vec<Arc<Route>> {
-    if flow.is_empty() {
-        return Vec::new();
-    }
-    let namespace = |entry: &Entry| {
-        entry.route.object.split_once('/').map_or("default".to_owned(), |(namespace, _)| namespace.to_owned())
-    };
-    let namespaces: BTreeSet<String> = entries.iter().map(namespace).collect();
-    namespaces.iter().filter_map(|namespace| flow.get(namespace)).flatten().cloned().collect()
-}
-
-/// Where a redirect says no port, it is that of its scheme, or of the listener (Gateway API, HTTPRequestRedirectFilter.port).
-/// Default ports are not written.
-fn complete_redirects(hosts: &mut [Host], port: &Port<'_>) {
-    let default = if port.protocol == Protocol::Https { 443 } else { 80 };
-    if port.number == default {
-        return;
-    }
-    for route in hosts.iter_mut().flat_map(|host| &mut host.routes) {
-        let Action::Redirect(Redirect { port: None, scheme, host, .. }) = &route.action else { continue };
-        let number = match (scheme.as_deref(), host) {
-            // A host that is named comes without a port.
-            (Some(_), Some(_)) => continue,
-            (Some("http"), None) => 80,
-            (Some(_), None) => 443,
-            (None, _) => port.number,
-        };
-        if let Action::Redirect(redirect) = &mut Arc::make_mut(route).action {
-            redirect.port = Some(number);
-        }
-    }
-}
-
-/// The certificates that any listener shows.
-fn certificates_of(listeners: &BTreeMap<String, Listener>) -> BTreeSet<String> {
-    let chains = listeners.values().filter_map(|listener| match &listener.speaks {
-        Speaks::Tls(chains) => Some(chains),
-        Speaks::Http(_) | Speaks::Tcp(_) => None,
-    });
-    let terminations = chains.flatten().filter_map(|chain| match &chain.then {
-        ChainAction::Http(termination, _) | ChainAction::Tcp(termination, _) => Some(termination),
-        ChainAction::Pass(_) => None,
-    });
-    terminations.flat_map(|termination| termination.certificates.iter().cloned()).collect()
 }
