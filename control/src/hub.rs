@@ -442,10 +442,13 @@ impl Hub {
 
 /// The flow rule whose route has this label.
 fn flow_rule(label: &str, objects: &Objects) -> Option<ObjectKey> {
-    let (_, name) = label.rsplit_once("/flow/")?;
-    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
-    let key = ObjectKey::new(Kind::FlowRule, namespace, name);
-    objects.get(&key).is_some().then_some(key)
+    // Gateways and namespaces may be called `flow` as well.
+    label.match_indices("/flow/").find_map(|(at, mark)| {
+        let name = &label[at + mark.len()..];
+        let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+        let key = ObjectKey::new(Kind::FlowRule, namespace, name);
+        objects.get(&key).is_some().then_some(key)
+    })
 }
 
 fn compile(

@@ -256,14 +256,9 @@ fn tls_policies<'a>(
     for policy in by_age(objects.backend_tls_policies()) {
         let namespace = &policy.metadata.namespace;
         let (tls, resolved) = backend_tls(objects, policy);
-        let mut accepted = match tls {
+        let mut accepted = match &tls {
             Ok(_) => Condition::holds("Accepted", "Accepted"),
-            Err(()) if resolved.reason == "Invalid" => {
-                Condition::fails("Accepted", "Invalid", resolved.message.clone())
-            }
-            Err(()) => {
-                Condition::fails("Accepted", "NoValidCACertificate", "no reference leads to a certificate")
-            }
+            Err(refused) => refused.clone(),
         };
         for target in &policy.spec.target_refs {
             let kind = match (target.group.as_str(), target.kind.as_str()) {
@@ -281,7 +276,7 @@ fn tls_policies<'a>(
                 continue;
             }
             match by_target.entry(target) {
-                Entry::Vacant(place) => drop(place.insert(tls.clone())),
+                Entry::Vacant(place) => drop(place.insert(tls.clone().map_err(drop))),
                 Entry::Occupied(_) => {
                     accepted = Condition::fails(
                         "Accepted",
@@ -297,7 +292,8 @@ fn tls_policies<'a>(
     by_target
 }
 
-fn backend_tls(objects: &Objects, policy: &BackendTlsPolicy) -> (Result<BackendTls, ()>, Condition) {
+/// What a policy asks for, or why it is not accepted; and whether its references lead anywhere.
+fn backend_tls(objects: &Objects, policy: &BackendTlsPolicy) -> (Result<BackendTls, Condition>, Condition) {
     let validation = &policy.spec.validation;
     let mut resolved = Condition::holds("ResolvedRefs", "ResolvedRefs");
     let mut roots = String::new();
@@ -311,11 +307,12 @@ fn backend_tls(objects: &Objects, policy: &BackendTlsPolicy) -> (Result<BackendT
     }
     let shown = match client_certificate(&policy.spec.options) {
         Ok(shown) => shown,
-        Err(message) => return (Err(()), Condition::fails("ResolvedRefs", "Invalid", message)),
+        Err(message) => return (Err(Condition::fails("Accepted", "Invalid", message)), resolved),
     };
     let is_system = validation.well_known_ca_certificates.is_some();
     if roots.is_empty() && !is_system {
-        return (Err(()), resolved);
+        let message = "no reference leads to a certificate";
+        return (Err(Condition::fails("Accepted", "NoValidCACertificate", message)), resolved);
     }
     let names = validation.subject_alt_names.iter().map(|name| match name.kind {
         SubjectAltNameType::Hostname => ExpectedName::Dns(name.hostname.clone().unwrap_or_default()),
