@@ -77,16 +77,13 @@ pub(super) async fn explain(
 ) -> Result<axum::Json<Value>, Problem> {
     caller.may(Verb::ReadAll, None)?;
     let state = hub.state();
-    let preview = state.compiled.preview(Instant::now()).map_err(Problem::invalid)?;
     let question = Question::from(asked);
-    let ways: Vec<_> = preview
-        .ways(&question)
-        .into_iter()
-        .map(|(listener, Outcome { route, arm, timeout }, text)| {
-            json!({ "listener": listener, "route": route, "arm": arm, "timeout": timeout, "text": text })
-        })
-        .collect();
-    Ok(axum::Json(json!({ "ways": ways })))
+    let ways = beside(move || {
+        let preview = state.compiled.preview(Instant::now())?;
+        let way = |(listener, Outcome { route, arm, timeout }, text)| json!({ "listener": listener, "route": route, "arm": arm, "timeout": timeout, "text": text });
+        Ok(preview.ways(&question).into_iter().map(way).collect::<Vec<_>>())
+    });
+    Ok(axum::Json(json!({ "ways": ways.await? })))
 }
 
 /// What applying a body would change, by resource and field, and as text.
@@ -164,14 +161,19 @@ pub(super) async fn impacts(
         }
     };
     let questions: Vec<_> = asked.requests.into_iter().map(Question::from).collect();
-    // Nobody else waits for this.
-    let looked = tokio::task::spawn_blocking(move || {
+    let impacts = beside(move || {
         let now = Instant::now();
         let (before, after) = (before.preview(now)?, after.preview(now)?);
-        Ok::<_, String>(impact(&before, &after, &questions))
+        Ok(impact(&before, &after, &questions))
     });
+    Ok(axum::Json(json!({ "impacts": impacts.await? })))
+}
+
+/// Looks at whole configurations on a thread of its own: nobody else waits for it.
+async fn beside<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, Problem> {
     let failed =
         |error: tokio::task::JoinError| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-    let impacts = looked.await.map_err(failed)?.map_err(Problem::invalid)?;
-    Ok(axum::Json(json!({ "impacts": impacts })))
+    tokio::task::spawn_blocking(look).await.map_err(failed)?.map_err(Problem::invalid)
 }
