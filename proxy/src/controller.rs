@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use proxy_core::access::AccessLogConfig;
 use proxy_core::config::{Address, ClusterName, DnsTargets, Listener, ListenerName, LoadAssignment};
 use proxy_core::snapshot::{CompileError, Departing, Snapshot};
-use proxy_core::xds::{AdsClient, Conclusion, Rejection, Request, Review, Subscriptions, Update};
+use proxy_core::xds::{AdsClient, Conclusion, Rejection, Request, Review, Subscriptions, Update, Verdicts};
 use tokio::sync::Notify;
 use xds_proto::envoy::config::core::v3::Node;
 use xds_proto::envoy::service::discovery::v3::DiscoveryResponse;
@@ -270,6 +270,15 @@ impl Controller {
         }
     }
 
+    /// Takes what active checks say of the endpoints of clusters.
+    pub(crate) fn receive_checked(&mut self, found: Vec<(ClusterName, Arc<Verdicts>)>) {
+        if self.phase != Phase::Draining {
+            let review = self.client.review_checked(found);
+            let (requests, _) = self.take(review, Vec::new(), &Rejection::to_string);
+            self.ask(requests);
+        }
+    }
+
     /// Requests for the control plane that no response of it gave rise to.
     pub(crate) fn pending_requests(&mut self) -> Vec<Request> {
         std::mem::take(&mut self.pending)
@@ -440,13 +449,15 @@ impl Controller {
         }
     }
 
-    /// Whether a first configuration is in use: every type that is followed was answered, and every listener serves.
+    /// Whether a first configuration is in use: every type that is followed was answered, every listener serves, and endpoints
+    /// that are to be checked were.
     fn is_configured(&self) -> bool {
         let answered = |url| self.client.is_answered(url);
         let Subscriptions { listeners, clusters, variant: _ } = &self.subscriptions;
         (listeners.is_none() || answered(type_url::LISTENER))
             && (clusters.is_none() || answered(type_url::CLUSTER))
             && self.client.resources().listeners().count() == self.listening.len()
+            && !self.client.resources().awaits_checks()
     }
 
     /// Counts the updates of each route configuration: one that is not named in a refusal was accepted, unless all were refused.

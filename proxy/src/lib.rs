@@ -28,6 +28,7 @@ mod http2;
 mod ledger;
 mod listener;
 mod offline;
+mod probe;
 mod process;
 mod publish;
 mod runs;

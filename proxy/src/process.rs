@@ -24,7 +24,7 @@ use crate::telemetry::Registry;
 use crate::telemetry::access_log::LogFiles;
 use crate::watchdog::{self, Orders, Vitals};
 use crate::worker::{self, Handle, Shared};
-use crate::{admin, cache, dns, files, xds};
+use crate::{admin, cache, dns, files, probe, xds};
 
 /// How a proxy runs.
 #[derive(Debug, Clone)]
@@ -293,6 +293,7 @@ fn begin(
     tokio::task::spawn_local(refresh_tls(controller.clone()));
     tokio::task::spawn_local(files::follow(controller.clone()));
     tokio::task::spawn_local(dns::follow(controller.clone()));
+    tokio::task::spawn_local(probe::follow(controller.clone()));
     tokio::task::spawn_local(watchdog::watch(
         shared.vitals.clone(),
         shared.registry.clone(),

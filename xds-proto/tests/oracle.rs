@@ -82,6 +82,12 @@ messages! {
     envoy::config::core::v3::GrpcService => "envoy.config.core.v3.GrpcService",
     envoy::config::core::v3::HeaderValue => "envoy.config.core.v3.HeaderValue",
     envoy::config::core::v3::HeaderValueOption => "envoy.config.core.v3.HeaderValueOption",
+    envoy::config::core::v3::HealthCheck => "envoy.config.core.v3.HealthCheck",
+    envoy::config::core::v3::health_check::Payload => "envoy.config.core.v3.HealthCheck.Payload",
+    envoy::config::core::v3::health_check::HttpHealthCheck => "envoy.config.core.v3.HealthCheck.HttpHealthCheck",
+    envoy::config::core::v3::health_check::TcpHealthCheck => "envoy.config.core.v3.HealthCheck.TcpHealthCheck",
+    envoy::config::core::v3::health_check::GrpcHealthCheck => "envoy.config.core.v3.HealthCheck.GrpcHealthCheck",
+    envoy::config::core::v3::health_check::CustomHealthCheck => "envoy.config.core.v3.HealthCheck.CustomHealthCheck",
     envoy::config::core::v3::Http1ProtocolOptions => "envoy.config.core.v3.Http1ProtocolOptions",
     envoy::config::core::v3::Http2ProtocolOptions => "envoy.config.core.v3.Http2ProtocolOptions",
     envoy::config::core::v3::HttpProtocolOptions => "envoy.config.core.v3.HttpProtocolOptions",
@@ -103,6 +109,7 @@ messages! {
     envoy::config::endpoint::v3::cluster_load_assignment::Policy => "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy",
     envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload => "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload",
     envoy::config::endpoint::v3::ClusterLoadAssignment => "envoy.config.endpoint.v3.ClusterLoadAssignment",
+    envoy::config::endpoint::v3::endpoint::HealthCheckConfig => "envoy.config.endpoint.v3.Endpoint.HealthCheckConfig",
     envoy::config::endpoint::v3::Endpoint => "envoy.config.endpoint.v3.Endpoint",
     envoy::config::endpoint::v3::LbEndpoint => "envoy.config.endpoint.v3.LbEndpoint",
     envoy::config::endpoint::v3::LocalityLbEndpoints => "envoy.config.endpoint.v3.LocalityLbEndpoints",
@@ -308,6 +315,10 @@ fn every_enum_number_has_the_same_name_in_envoys_api() {
                     name_of!(pb::envoy::config::core::v3::HealthStatus, number),
                 "envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction" =>
                     name_of!(pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction, number),
+                "envoy.config.core.v3.RequestMethod" =>
+                    name_of!(pb::envoy::config::core::v3::RequestMethod, number),
+                "envoy.type.v3.CodecClientType" =>
+                    name_of!(pb::envoy::r#type::v3::CodecClientType, number),
                 "envoy.config.core.v3.RoutingPriority" =>
                     name_of!(pb::envoy::config::core::v3::RoutingPriority, number),
                 "envoy.config.core.v3.SocketAddress.Protocol" =>

@@ -1,10 +1,11 @@
-//! What people wrote for others: Istio's traffic kinds and `MCPRoute`, as Gateway API and `weir.dev/v1`.
+//! What people wrote for others: Istio's traffic kinds, `MCPRoute` and service files, as Gateway API and `weir.dev/v1`.
 //!
 //! A field that has no equal here is refused by its name, never left out: a rule that is half understood sends requests where
 //! nobody meant them to go. What is understood otherwise than there is told as a warning.
 
 mod istio;
 mod mcp;
+mod service_file;
 #[cfg(test)]
 mod tests;
 
@@ -116,15 +117,28 @@ impl Document<'_> {
     }
 }
 
+/// Says which field has no equal here.
+fn refuse(at: &str, fields: &[(&str, bool)]) -> Result<(), NotImported> {
+    match fields.iter().find(|(_, is_set)| *is_set) {
+        Some((field, _)) => Err(NotImported::new(format!("{at}.{field}: has no equal in this version"))),
+        None => Ok(()),
+    }
+}
+
 /// Reads documents that were written for others.
 ///
 /// # Errors
 /// The first that cannot be meant here, with the field.
 pub fn import(text: &str, given: &Given) -> Result<Imported, NotImported> {
     let mut mesh = istio::Mesh::default();
+    let mut services = service_file::Services::default();
     let mut imported = Imported::default();
     for (first_line, text) in crate::model::documents(text) {
         let document = Document { first_line, text };
+        if service_file::is_one(&document.read()?) {
+            services.add(document.read()?)?;
+            continue;
+        }
         let Header { api_version, kind } = document.read()?;
         let group = api_version.split('/').next().unwrap_or_default();
         match (group, kind.as_str()) {
@@ -152,6 +166,7 @@ pub fn import(text: &str, given: &Given) -> Result<Imported, NotImported> {
             }
         }
     }
+    imported.resources.extend(services.into_resources(given));
     mesh.import(given, &mut imported)?;
     for resource in &imported.resources {
         validate(resource).map_err(|flaw| NotImported::new(format!("{}: {flaw}", resource.key())))?;

@@ -368,6 +368,8 @@ pub struct Backend {
     pub tls: Option<BackendTls>,
     /// What may go on at once.
     pub limits: crate::model::CircuitBreaker,
+    /// How endpoints are asked whether they are well.
+    pub health_check: Option<crate::model::HealthCheckSpec>,
 }
 
 impl Backend {

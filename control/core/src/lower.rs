@@ -2,6 +2,7 @@
 
 mod cluster;
 mod grpc;
+mod health;
 mod listener;
 mod route;
 mod table;

@@ -6,6 +6,7 @@
 
 mod document;
 mod gateway;
+mod health;
 mod kind;
 mod kubernetes;
 mod metadata;
@@ -16,6 +17,7 @@ mod weir;
 pub(crate) use document::documents;
 pub use document::{Document, Memory, Origin, Problem, Refused, problem, read};
 pub use gateway::*;
+pub use health::{GrpcCheck, HealthCheckSpec, HttpGet, ProbeHeader, ProbeScheme, TcpSocket};
 pub use kind::{Kind, ObjectKey, UnknownKind};
 pub use kubernetes::*;
 pub use metadata::{Metadata, Object};

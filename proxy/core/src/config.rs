@@ -6,6 +6,7 @@ mod address;
 mod cluster;
 mod condition;
 mod edit;
+mod health;
 mod http;
 mod http2;
 mod listener;
@@ -26,6 +27,7 @@ pub use condition::{
 pub use edit::{
     Append, EditList, EditLists, HeaderAddition, HeaderEdits, HeaderText, HostRewrite, PathRewrite,
 };
+pub use health::{CheckTarget, GrpcProbe, HealthCheck, HttpProbe, Pace, Probe, Standing, TcpProbe, Verdict};
 pub use http::{BodyRate, HttpOptions, SourceLimit, Timeouts};
 pub use http2::{Codec, Http2Options, Keepalive, UpstreamProtocol};
 pub use listener::{

@@ -11,6 +11,7 @@ pub mod edit;
 pub mod endpoint;
 pub mod explain;
 pub mod grpc;
+pub mod health;
 pub mod hop;
 pub mod http1;
 pub mod http2;

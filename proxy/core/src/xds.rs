@@ -13,4 +13,4 @@ pub mod translate;
 pub use backoff::Backoff;
 pub use client::{AdsClient, Conclusion, Delivered, Origin, Request, Review, Subscriptions, Update, Variant};
 pub use rejection::Rejection;
-pub use resources::{Held, Resources, StaticConflict, holds_private_key};
+pub use resources::{Held, Resources, StaticConflict, Verdicts, holds_private_key};

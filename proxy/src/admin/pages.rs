@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hyper::StatusCode;
 use proxy_core::breaker::{Priority, Resource};
-use proxy_core::config::{Action, Address, Health, NameKind};
+use proxy_core::config::{Action, Address, Endpoint, Health, NameKind, Verdict};
 use proxy_core::route::Choice;
 use proxy_core::xds::Held;
 use serde_json::{Value, json};
@@ -91,11 +91,7 @@ pub(super) fn clusters(controller: &Controller, query: &str) -> Page {
         let localities = table.source.localities.iter();
         let places = localities.flat_map(|group| group.endpoints.iter().map(move |config| (group, config)));
         for (endpoint, (group, config)) in table.endpoints.iter().zip(places) {
-            let flags = match config.health {
-                Health::Healthy => "healthy",
-                Health::Degraded => "/degraded_eds_health",
-                Health::Unhealthy => "/failed_eds_health",
-            };
+            let flags = health_flags(config);
             let status = match config.health {
                 Health::Healthy => "HEALTHY",
                 Health::Degraded => "DEGRADED",
@@ -117,7 +113,12 @@ pub(super) fn clusters(controller: &Controller, query: &str) -> Page {
             hosts.push(json!({
                 "address": socket_json(&endpoint.address),
                 "stats": [ { "name": "rq_active", "type": "GAUGE", "value": endpoint.in_flight().to_string() } ],
-                "health_status": { "eds_health_status": status },
+                "health_status": {
+                    "eds_health_status": status,
+                    "failed_active_health_check": matches!(config.verdict, Verdict::Failed | Verdict::Pending),
+                    "pending_active_hc": config.verdict == Verdict::Pending,
+                    "failed_active_degraded_check": config.verdict == Verdict::Degraded,
+                },
                 "weight": config.weight,
                 "priority": group.priority,
                 "hostname": config.hostname,
@@ -134,6 +135,22 @@ pub(super) fn clusters(controller: &Controller, query: &str) -> Page {
         return reply(StatusCode::OK, JSON, format!("{:#}\n", json!({ "cluster_statuses": statuses })));
     }
     reply(StatusCode::OK, TEXT, text)
+}
+
+/// What speaks against an endpoint, in Envoy's words.
+fn health_flags(endpoint: &Endpoint) -> String {
+    let active = match endpoint.verdict {
+        Verdict::Unchecked | Verdict::Healthy => "",
+        Verdict::Degraded => "/degraded_active_hc",
+        Verdict::Failed => "/failed_active_hc",
+        Verdict::Pending => "/failed_active_hc/pending_active_hc",
+    };
+    let eds = match endpoint.health {
+        Health::Healthy => "",
+        Health::Degraded => "/degraded_eds_health",
+        Health::Unhealthy => "/failed_eds_health",
+    };
+    if active.is_empty() && eds.is_empty() { "healthy".to_owned() } else { format!("{active}{eds}") }
 }
 
 /// Listeners and where they listen, as Envoy's `name::address` lines or as JSON.

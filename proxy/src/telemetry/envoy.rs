@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use proxy_core::breaker::{Priority, Resource};
-use proxy_core::config::Health;
+use proxy_core::config::Standing;
 use proxy_core::snapshot::Snapshot;
 
 use super::cells::{ClusterCells, Counter, ListenerCells};
 use super::histogram::Totals;
-use super::registry::Registry;
+use super::registry::{CheckCounts, Registry};
 
 /// What is asked of the process beside its counters.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +102,7 @@ impl Registry {
 
     fn cluster_stats(&self, snapshot: &Snapshot, stats: &mut Vec<Stat>) {
         let cells = self.clusters();
+        let checks = self.health_checks();
         let mut by_cluster: BTreeMap<&str, [u64; 5]> = BTreeMap::new();
         let arms = self.arms();
         for (key, cells) in &arms {
@@ -135,10 +136,15 @@ impl Registry {
             group.gauge("upstream_rq_active", in_use(Resource::Requests));
             group.gauge("upstream_rq_pending_active", in_use(Resource::Pending));
             group.gauge("membership_total", table.endpoints.len() as u64);
-            let healthy = table.endpoint_configs().filter(|endpoint| endpoint.health == Health::Healthy);
-            group.gauge("membership_healthy", healthy.count() as u64);
-            let degraded = table.endpoint_configs().filter(|endpoint| endpoint.health == Health::Degraded);
-            group.gauge("membership_degraded", degraded.count() as u64);
+            let of = |standing| table.endpoint_configs().filter(|e| e.standing() == standing).count() as u64;
+            group.gauge("membership_healthy", of(Standing::Healthy));
+            group.gauge("membership_degraded", of(Standing::Degraded));
+            if let Some(CheckCounts { passed, failed }) = checks.get(&table.name).copied() {
+                group.counter("health_check_attempt", passed + failed);
+                group.counter("health_check_success", passed);
+                group.counter("health_check_failure", failed);
+                group.gauge("health_check_healthy", of(Standing::Healthy) + of(Standing::Degraded));
+            }
             for priority in Priority::ALL {
                 for (resource, short) in [
                     (Resource::Connections, "cx"),

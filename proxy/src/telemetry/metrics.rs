@@ -12,12 +12,12 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use proxy_core::breaker::{Priority, Resource};
-use proxy_core::config::Health;
+use proxy_core::config::Standing;
 use proxy_core::snapshot::Snapshot;
 
 use super::cells::{Carried, ClusterCells, Counter};
 use super::histogram::Totals;
-use super::registry::Registry;
+use super::registry::{CheckCounts, Registry};
 use crate::accepted::Refusal;
 use crate::forward::Reason;
 
@@ -311,17 +311,27 @@ impl Families {
     }
 
     fn endpoints(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Active health checks of a cluster's endpoints, by what came of them";
+        let mut family =
+            encoder.encode_descriptor("weir_cluster_health_checks", help, None, MetricType::Counter)?;
+        for (cluster, CheckCounts { passed, failed }) in self.0.health_checks() {
+            for (result, count) in [("passed", passed), ("failed", failed)] {
+                let labels = [("cluster", cluster.as_str()), ("result", result)];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
         let help = "Endpoints of a cluster by health";
         let mut family =
             encoder.encode_descriptor("weir_cluster_endpoints", help, None, MetricType::Gauge)?;
         for (_, table) in self.1.clusters() {
             let states = [
-                ("healthy", Health::Healthy),
-                ("degraded", Health::Degraded),
-                ("unhealthy", Health::Unhealthy),
+                ("healthy", Standing::Healthy),
+                ("degraded", Standing::Degraded),
+                ("failing", Standing::Failing),
+                ("unhealthy", Standing::Unhealthy),
             ];
-            for (word, health) in states {
-                let count = table.endpoint_configs().filter(|endpoint| endpoint.health == health).count();
+            for (word, standing) in states {
+                let count = table.endpoint_configs().filter(|e| e.standing() == standing).count();
                 let labels = [("cluster", table.name.as_str()), ("health", word)];
                 ConstGauge::new(count as u64).encode(family.encode_family(&labels)?)?;
             }

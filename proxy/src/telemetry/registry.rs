@@ -52,6 +52,13 @@ pub(crate) struct XdsCounts {
     pub(crate) ignored: BTreeMap<(String, String), u64>,
 }
 
+/// Active checks of a cluster's endpoints.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CheckCounts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+}
+
 /// All cells of the process.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -61,6 +68,7 @@ pub(crate) struct Registry {
     clusters: Mutex<BTreeMap<ClusterName, Vec<Arc<ClusterCells>>>>,
     listeners: Mutex<BTreeMap<ListenerKey, Vec<Arc<ListenerCells>>>>,
     xds: Mutex<XdsCounts>,
+    health_checks: Mutex<BTreeMap<ClusterName, CheckCounts>>,
     pub(crate) xds_connected: AtomicBool,
     /// What is served is what an earlier process was told.
     pub(crate) xds_stale: AtomicBool,
@@ -84,6 +92,7 @@ impl Registry {
             clusters: Mutex::default(),
             listeners: Mutex::default(),
             xds: Mutex::default(),
+            health_checks: Mutex::default(),
             xds_connected: AtomicBool::new(false),
             xds_stale: AtomicBool::new(false),
             worker_stalls: AtomicU64::new(0),
@@ -136,6 +145,23 @@ impl Registry {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || (0..self.workers.len()).map(|_| Arc::default()).collect();
         listeners.entry(key).or_insert_with(fresh)[worker].clone()
+    }
+
+    /// Whether a cluster has had a connection.
+    pub(crate) fn has_connected(&self, name: &ClusterName) -> bool {
+        let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        clusters.get(name).into_iter().flatten().any(|cells| cells.connects.value() > 0)
+    }
+
+    /// Counts an active check.
+    pub(crate) fn health_check(&self, cluster: &ClusterName, passed: bool) {
+        let mut checks = self.health_checks.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = checks.entry(cluster.clone()).or_default();
+        *(if passed { &mut counts.passed } else { &mut counts.failed }) += 1;
+    }
+
+    pub(super) fn health_checks(&self) -> BTreeMap<ClusterName, CheckCounts> {
+        self.health_checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn clusters(&self) -> BTreeMap<ClusterName, Vec<Arc<ClusterCells>>> {

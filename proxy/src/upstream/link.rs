@@ -33,18 +33,39 @@ struct Tls {
 }
 
 /// A connection, and what the endpoint has chosen to speak.
-pub(super) struct Connected {
-    pub(super) socket: Socket,
+pub(crate) struct Connected {
+    pub(crate) socket: Socket,
     pub(super) is_tls: bool,
     pub(super) chosen: Chosen,
 }
 
+impl Connected {
+    /// Whether HTTP/2 is spoken on it: what was agreed upon goes before what was wanted.
+    pub(crate) fn speaks_http2(&self, wanted: Protocol) -> bool {
+        match self.chosen {
+            Chosen::Nothing => wanted == Protocol::Http2,
+            Chosen::Http1 => false,
+            Chosen::Http2 => true,
+        }
+    }
+}
+
 /// What was agreed upon by ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chosen {
+pub(crate) enum Chosen {
     Nothing,
     Http1,
     Http2,
+}
+
+impl Chosen {
+    fn of(stream: &TlsStream) -> Self {
+        match stream.session().alpn_protocol() {
+            None => Self::Nothing,
+            Some(b"h2") => Self::Http2,
+            Some(_) => Self::Http1,
+        }
+    }
 }
 
 impl Link {
@@ -85,24 +106,25 @@ impl Link {
             stranger!(%address, %error, "a TLS handshake with an endpoint failed");
             Reason::UpstreamTls
         })?;
-        let chosen = match stream.session().alpn_protocol() {
-            None => Chosen::Nothing,
-            Some(b"h2") => Chosen::Http2,
-            Some(_) => Chosen::Http1,
-        };
+        let chosen = Chosen::of(&stream);
         Ok(Connected { socket: Socket::layered(stream), is_tls: true, chosen })
     }
 }
 
 impl Link {
-    /// Connects to an endpoint that speaks HTTP/2 and serves nobody's requests: a control plane.
-    pub(crate) async fn reach(&self, address: &Address) -> io::Result<Socket> {
-        let socket = Socket::connect(address).await?;
+    /// Connects for the proxy itself, not for a client: to a control plane, or to see whether an endpoint is well.
+    pub(crate) async fn reach(&self, address: &Address, protocol: Protocol) -> io::Result<Connected> {
+        let mut socket = Socket::connect(address).await?;
         socket.notice_silence();
-        Ok(match &self.tls {
-            Some(tls) => Socket::layered(tls.protect(socket, address, Protocol::Http2).await?),
-            None => socket,
-        })
+        if let Some(is_v2) = self.proxy_protocol_v2 {
+            socket.write_all(&proxy_protocol::write(is_v2, None)).await?;
+        }
+        let Some(tls) = &self.tls else {
+            return Ok(Connected { socket, is_tls: false, chosen: Chosen::Nothing });
+        };
+        let stream = tls.protect(socket, address, protocol).await?;
+        let chosen = Chosen::of(&stream);
+        Ok(Connected { socket: Socket::layered(stream), is_tls: true, chosen })
     }
 
     pub(crate) const fn is_protected(&self) -> bool {

@@ -16,7 +16,7 @@ use tonic::body::Body;
 use crate::dns;
 use crate::executor::OnThisThread;
 use crate::tls::Contexts;
-use crate::upstream::Link;
+use crate::upstream::{Link, Protocol};
 
 /// A half-open connection is noticed after this and the time-out that follows.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -55,8 +55,9 @@ impl Channel {
         let address = endpoint.address.to_string();
         let link = Link::new(contexts, cluster, endpoint);
         let limit = cluster.connect_timeout;
-        let socket = match tokio::time::timeout(limit, link.reach(&endpoint.address)).await {
-            Ok(Ok(socket)) => socket,
+        let reached = link.reach(&endpoint.address, Protocol::Http2);
+        let socket = match tokio::time::timeout(limit, reached).await {
+            Ok(Ok(connected)) => connected.socket,
             Ok(Err(source)) => return Err(ConnectError::Io { address, source }),
             Err(_) => return Err(ConnectError::Slow { address, limit }),
         };

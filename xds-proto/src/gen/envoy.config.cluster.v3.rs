@@ -58,6 +58,8 @@ pub struct Cluster {
     pub per_connection_buffer_limit_bytes: ::core::option::Option<u32>,
     #[prost(enumeration = "cluster::LbPolicy", tag = "6")]
     pub lb_policy: i32,
+    #[prost(message, repeated, tag = "8")]
+    pub health_checks: ::prost::alloc::vec::Vec<super::super::core::v3::HealthCheck>,
     #[prost(message, optional, tag = "9")]
     pub max_requests_per_connection: ::core::option::Option<u32>,
     #[prost(message, optional, tag = "10")]
@@ -82,6 +84,8 @@ pub struct Cluster {
     pub common_lb_config: ::core::option::Option<cluster::CommonLbConfig>,
     #[prost(string, tag = "28")]
     pub alt_stat_name: ::prost::alloc::string::String,
+    #[prost(bool, tag = "32")]
+    pub ignore_health_on_host_removal: bool,
     #[prost(message, optional, tag = "33")]
     pub load_assignment: ::core::option::Option<
         super::super::endpoint::v3::ClusterLoadAssignment,

@@ -233,6 +233,11 @@ pub mod weir {
             include!("weir.fleet.v1.rs");
         }
     }
+    pub mod health {
+        pub mod v1 {
+            include!("weir.health.v1.rs");
+        }
+    }
     pub mod limits {
         pub mod v1 {
             include!("weir.limits.v1.rs");

@@ -98,7 +98,10 @@ fn what_is_wrong_is_said_with_line_column_and_path() {
             "circuit_breakers:\n  thresholds:\n  - max_requests: -1\n",
             "3:19: circuit_breakers.thresholds[0].max_requests: -1 is not a whole number from 0 to 4294967295",
         ),
-        ("health_checks: [ {} ]\n", "1:1: health_checks: field `health_checks` of Cluster is not supported"),
+        (
+            "outlier_detection: {}\n",
+            "1:1: outlier_detection: field `outlier_detection` of Cluster is not supported",
+        ),
         ("metadata: { filter_metadata: [] }\n", "1:30: metadata.filter_metadata: a map is expected here"),
         ("name: c\nname: d\n", "2:1: "),
         ("{ \"name\": \"c\", \"name\": \"d\" }", "1:16: name: is given twice"),

@@ -14,7 +14,7 @@ use documents::{
 };
 use matches::{one_match, shadows};
 
-use super::{Foreign, Given, Imported, NotImported};
+use super::{Foreign, Given, Imported, NotImported, refuse};
 use crate::model::{
     self, Backend, BackendEndpoint, BackendRef, BackendSpec, CircuitBreaker, FilterType, GatewaySpec,
     HeaderModifier, HeaderValue, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
@@ -30,14 +30,6 @@ pub(super) struct Mesh {
     pub(super) destination_rules: Vec<Foreign<DestinationRule>>,
     pub(super) gateways: Vec<Foreign<Gateway>>,
     pub(super) service_entries: Vec<Foreign<ServiceEntry>>,
-}
-
-/// Says which field has no equal here.
-fn refuse(at: &str, fields: &[(&str, bool)]) -> Result<(), NotImported> {
-    match fields.iter().find(|(_, is_set)| *is_set) {
-        Some((field, _)) => Err(NotImported::new(format!("{at}.{field}: has no equal in this version"))),
-        None => Ok(()),
-    }
 }
 
 /// `reviews.prod.svc.cluster.local` and `reviews` are one service.
@@ -291,6 +283,7 @@ impl Mesh {
                 timeouts: None,
                 circuit_breaker: Some(limits),
                 load_balancing: None,
+                health_check: None,
             };
             let policy: TrafficPolicy =
                 Object::new(Kind::TrafficPolicy, Metadata::named(namespace, &name), spec);

@@ -192,3 +192,63 @@ fn what_has_no_equal_is_refused_by_name() {
         assert!(error.contains(words), "{error:?} lacks {words:?}");
     }
 }
+
+/// H4, the service file, as it stands.
+#[test]
+fn a_service_file_is_an_endpoint_with_labels_and_a_check() {
+    let text = "service:
+  name: mcp-node
+  address: 10.0.0.7
+  port: 8080
+  tags: [mcp, primary, version=v2]
+  check: { http: \"http://10.0.0.7:8080/health\", interval: 10s }
+";
+    let imported = imported(text);
+    let [backend] = of_kind(&imported, Kind::Backend).try_into().expect("one backend");
+    assert_eq!(backend["metadata"]["name"], "mcp-node");
+    assert_eq!(
+        backend["spec"]["endpoints"],
+        serde_json::json!([{
+            "address": "10.0.0.7:8080",
+            "labels": { "mcp": "true", "primary": "true", "version": "v2" },
+        }])
+    );
+    assert_eq!(
+        backend["spec"]["healthCheck"],
+        serde_json::json!({
+            "httpGet": { "path": "/health", "scheme": "HTTP" },
+            "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 1,
+        })
+    );
+    // JSON as well, several of one service, and a check elsewhere.
+    let json = r#"{ "services": [
+        { "name": "a", "id": "a-1", "address": "10.0.0.1", "port": 80, "check": { "tcp": "localhost:81", "interval": "1m" } },
+        { "name": "a", "address": "10.0.0.2", "port": 80, "check": { "tcp": "localhost:81", "interval": "1m" } }
+    ] }"#;
+    let backend = &of_kind(&self::imported(json), Kind::Backend)[0];
+    assert_eq!(backend["spec"]["endpoints"].as_array().map(Vec::len), Some(2));
+    assert_eq!(backend["spec"]["endpoints"][0]["labels"]["id"], "a-1");
+    assert_eq!(backend["spec"]["healthCheck"]["tcpSocket"], serde_json::json!({ "port": 81 }));
+    assert_eq!(backend["spec"]["healthCheck"]["periodSeconds"], 60);
+}
+
+#[test]
+fn what_a_service_file_asks_for_in_vain_is_named() {
+    let file = |rest: &str| format!("service: {{ name: a, address: 10.0.0.1, port: 80, {rest} }}");
+    for (text, said) in [
+        ("service: { name: a, port: 80 }".to_owned(), "service a.address: is missing"),
+        (file("check: { ttl: 30s, interval: 1s }"), "service a.check.ttl: has no equal"),
+        (file("check: { http: 'http://10.0.0.1/', interval: 500ms }"), "no whole number of seconds"),
+        (file("check: { http: 'ftp://10.0.0.1/', interval: 1s }"), "is no URL of HTTP"),
+        (file("check: { http: 'http://other/', interval: 1s }"), "other is another host than the service"),
+        (file("check: { http: 'http://10.0.0.1/', intervall: 1s }"), "intervall"),
+        (file("check: { interval: 1s }"), "one of http, tcp and grpc is wanted"),
+        (
+            file("checks: [ { tcp: 'a:1', interval: 1s }, { tcp: 'a:1', interval: 1s } ]"),
+            "one check is the most",
+        ),
+    ] {
+        let error = refusal(&text);
+        assert!(error.contains(said), "{error:?} lacks {said:?}");
+    }
+}

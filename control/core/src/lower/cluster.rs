@@ -27,7 +27,7 @@ use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
 use xds_proto::prost_types::{Struct, Value, value};
 use xds_proto::type_url::pack;
 
-use super::{Dialect, address, ads, inline, named_address, route, tls_socket};
+use super::{Dialect, address, ads, health, inline, named_address, route, tls_socket};
 use crate::ir::{self, BackendAddress, BackendProtocol, LoadBalancing};
 use crate::model::CircuitBreaker;
 
@@ -53,7 +53,10 @@ pub(super) fn cluster(name: &str, backend: &ir::Backend, dialect: Dialect) -> Cl
         dns_lookup_family: if backend.has_names() { DnsLookupFamily::V4Preferred as i32 } else { 0 },
         typed_extension_protocol_options: protocol_options(backend, dialect),
         transport_socket: backend.tls.as_ref().filter(|_| dialect != Dialect::Grpc).map(tls),
+        transport_socket_matches: health::transports(backend, dialect),
         circuit_breakers: circuit_breakers(&backend.limits),
+        health_checks: health::checks(backend, dialect),
+        common_lb_config: health::no_panic(backend, dialect),
         ..Cluster::default()
     }
 }
@@ -127,6 +130,7 @@ pub(super) fn load_assignment(name: &str, backend: &ir::Backend, dialect: Dialec
                 BackendAddress::Known(known) => address(known),
                 BackendAddress::Name(host, port) => Address { address: Some(named_address(host, *port)) },
             }),
+            health_check_config: health::config(endpoint, backend, dialect),
             hostname: String::new(),
         })),
         metadata: metadata(&endpoint.labels),

@@ -2,6 +2,7 @@
 //! (see [`crate::ir`]).
 
 mod gateway;
+mod health;
 mod route;
 mod weir;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BackendRef, Object};
+use super::{BackendRef, HealthCheckSpec, Object};
 
 /// `Backend`: endpoints that serve one version of something.
 pub type Backend = Object<BackendSpec>;
@@ -31,6 +31,9 @@ pub struct BackendSpec {
     /// What endpoints speak.
     #[serde(default)]
     pub protocol: BackendProtocol,
+    /// How they are asked whether they are well; they count as well where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheckSpec>,
 }
 
 /// Instances of the registry.
@@ -98,6 +101,9 @@ pub struct TrafficPolicySpec {
     /// How an endpoint of a backend is picked; takes the place of what the backend says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<LoadBalancing>,
+    /// How the endpoints of a backend are asked whether they are well; takes the place of what the backend says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheckSpec>,
 }
 
 /// A route or a backend by name.

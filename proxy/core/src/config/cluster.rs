@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::health::{CheckTarget, HealthCheck, Standing, Verdict};
 use super::{Address, ClusterName, Http2Options, Labels, UpstreamProtocol, UpstreamTransport};
 use crate::breaker::{Priority, Thresholds};
 
@@ -20,6 +21,8 @@ pub struct Cluster {
     pub balancing: Balancing,
     /// Circuit breakers, by priority.
     pub thresholds: PriorityThresholds,
+    /// How its endpoints are asked whether they are well.
+    pub health_check: Option<Arc<HealthCheck>>,
     /// How connections to its endpoints are kept.
     pub connections: ConnectionOptions,
     /// What carries them.
@@ -357,6 +360,10 @@ pub struct Endpoint {
     pub hostname: Box<str>,
     /// How EDS finds it.
     pub health: Health,
+    /// How active checks find it.
+    pub verdict: Verdict,
+    /// How it is checked, where that differs from how it is used.
+    pub check: Option<Box<CheckTarget>>,
     /// At least 1.
     pub weight: u32,
     /// `envoy.lb` of its metadata.
@@ -372,10 +379,38 @@ impl Endpoint {
             address,
             hostname: "".into(),
             health: Health::Healthy,
+            verdict: Verdict::Unchecked,
+            check: None,
             weight: 1,
             labels: Arc::default(),
             transport_labels: Arc::default(),
         }
+    }
+
+    /// What EDS and active checks say together.
+    pub const fn standing(&self) -> Standing {
+        match (self.health, self.verdict) {
+            (Health::Unhealthy, _) => Standing::Unhealthy,
+            (_, Verdict::Failed | Verdict::Pending) => Standing::Failing,
+            (Health::Degraded, _) | (_, Verdict::Degraded) => Standing::Degraded,
+            (Health::Healthy, Verdict::Healthy | Verdict::Unchecked) => Standing::Healthy,
+        }
+    }
+
+    /// Whether active checks ask it.
+    pub fn is_checked(&self) -> bool {
+        self.check.as_ref().is_none_or(|target| !target.is_disabled)
+    }
+
+    /// Where active checks ask it.
+    pub fn check_address(&self) -> Address {
+        let target = self.check.as_deref();
+        let mut address = target.and_then(|target| target.address.as_ref()).unwrap_or(&self.address).clone();
+        if let (Address::Socket(address), Some(port)) = (&mut address, target.and_then(|target| target.port))
+        {
+            address.set_port(port);
+        }
+        address
     }
 }
 

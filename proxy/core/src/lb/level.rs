@@ -5,7 +5,7 @@
 //! unless all priorities together are well enough.
 
 use super::choices::{Choices, Level, Members};
-use crate::config::{Balancing, Endpoint, Health, LoadAssignment};
+use crate::config::{Balancing, Endpoint, LoadAssignment, Standing};
 
 /// Numbers sets, so that each has turns of its own.
 pub(super) struct Numbers(usize);
@@ -56,14 +56,20 @@ pub(super) fn choices(
         priorities.iter().map(|p| (part(p.healthy, p.all.len()), part(p.degraded, p.all.len()))).collect();
     let available: u64 = health.iter().map(|(healthy, degraded)| healthy + degraded).sum::<u64>().min(100);
     let threshold = balancing.panic_threshold.unwrap_or(PANIC_THRESHOLD);
-    // Whoever sets a threshold wants even those that EDS calls unhealthy, below it.
-    let all_serve = balancing.panic_threshold.is_some_and(|threshold| threshold > 0.0);
+    let serves_in_panic = |standing: Standing| match balancing.panic_threshold {
+        // Checks may be wrong about many; EDS knows whom it takes out.
+        None => standing != Standing::Unhealthy,
+        // Whoever sets a threshold wants even those that EDS calls unhealthy, below it.
+        Some(threshold) if threshold > 0.0 => true,
+        // There is no panic.
+        Some(_) => false,
+    };
     let mut levels = Vec::new();
     let mut push = |share: u64, priority: &Priority<'_>, is_panic: bool, is_degraded: bool| {
-        let serves = |health: Health| match (is_panic, is_degraded) {
-            (true, _) => all_serve || health != Health::Unhealthy,
-            (false, true) => health == Health::Degraded,
-            (false, false) => health == Health::Healthy,
+        let serves = |standing: Standing| match (is_panic, is_degraded) {
+            (true, _) => serves_in_panic(standing),
+            (false, true) => standing == Standing::Degraded,
+            (false, false) => standing == Standing::Healthy,
         };
         // In panic all are alike, wherever they are.
         let by_locality = balancing.by_locality && !is_panic;
@@ -121,8 +127,8 @@ fn priorities<'a>(assignment: &'a LoadAssignment, serves: impl Fn(&Endpoint) -> 
         for endpoint in &group.endpoints {
             if serves(endpoint) {
                 priority.all.push(Candidate { index, locality, endpoint });
-                priority.healthy += u64::from(endpoint.health == Health::Healthy);
-                priority.degraded += u64::from(endpoint.health == Health::Degraded);
+                priority.healthy += u64::from(endpoint.standing() == Standing::Healthy);
+                priority.degraded += u64::from(endpoint.standing() == Standing::Degraded);
             }
             index += 1;
         }
@@ -135,9 +141,10 @@ fn localities(
     by_locality: bool,
     priority: &Priority<'_>,
     numbers: &mut Numbers,
-    serves: impl Fn(Health) -> bool,
+    serves: impl Fn(Standing) -> bool,
 ) -> Box<[Members]> {
-    let members: Vec<_> = priority.all.iter().filter(|candidate| serves(candidate.endpoint.health)).collect();
+    let members: Vec<_> =
+        priority.all.iter().filter(|candidate| serves(candidate.endpoint.standing())).collect();
     let weighed = |candidates: &[&&Candidate<'_>]| -> Vec<(u32, u32)> {
         candidates.iter().map(|candidate| (candidate.index, candidate.endpoint.weight)).collect()
     };

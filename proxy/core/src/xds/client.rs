@@ -27,7 +27,7 @@ use xds_proto::type_url;
 use super::kind::Kind;
 use super::resources::Absence;
 use super::translate;
-use super::{Rejection, Resources};
+use super::{Rejection, Resources, Verdicts};
 use crate::config::{ClusterName, Config, DnsTargets, LoadAssignment};
 use merge::Merge;
 pub use review::Review;
@@ -237,6 +237,13 @@ impl AdsClient {
     ) -> Review {
         let mut candidate = self.resources.clone();
         candidate.resolve(cluster, targets, endpoints);
+        Review::own(candidate, type_url::CLUSTER_LOAD_ASSIGNMENT)
+    }
+
+    /// Looks at what is served with what active checks say of the endpoints of clusters.
+    pub fn review_checked(&self, found: impl IntoIterator<Item = (ClusterName, Arc<Verdicts>)>) -> Review {
+        let mut candidate = self.resources.clone();
+        found.into_iter().for_each(|(cluster, verdicts)| candidate.check(cluster, verdicts));
         Review::own(candidate, type_url::CLUSTER_LOAD_ASSIGNMENT)
     }
 

@@ -1,8 +1,9 @@
 //! What the control plane said and we accepted, and what of it can be served.
 //!
-//! A cluster is warm once its endpoints are known, a listener once its routes are. What is not warm yet leaves its
+//! A cluster is warm once its endpoints are known, and checked where it has a check; a listener once its routes are known. What is not warm yet leaves its
 //! predecessor serving. Route configurations and load assignments are kept for as long as somebody names them.
 
+mod health;
 mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,6 +13,8 @@ use std::time::Duration;
 use xds_proto::envoy::service::discovery::v3::Resource;
 use xds_proto::prost_types::Any;
 use xds_proto::type_url;
+
+pub use health::Verdicts;
 
 use super::kind::Kind;
 use crate::config::{
@@ -50,6 +53,8 @@ pub struct Resources {
     pub(super) files: BTreeMap<Arc<str>, FileResources>,
     /// The addresses of clusters whose endpoints have names.
     resolved: BTreeMap<ClusterName, Resolved>,
+    /// What active checks have found.
+    checked: health::Checked,
     static_listeners: BTreeMap<String, Held<Listener>>,
     static_clusters: BTreeMap<String, Held<Cluster>>,
     /// What was last served, for those whose successor is not warm.
@@ -433,6 +438,14 @@ impl Resources {
         let with_names: BTreeSet<_> = self.dns_targets().map(|(cluster, _)| cluster.clone()).collect();
         self.resolved.retain(|cluster, _| with_names.contains(cluster));
 
+        let mut checked = std::mem::take(&mut self.checked);
+        let with_check =
+            |held: Option<&Held<Cluster>>| held.is_some_and(|held| held.value.health_check.is_some());
+        checked.retain(|name| {
+            with_check(self.clusters.get(name.as_str()))
+                || with_check(self.static_clusters.get(name.as_str()))
+        });
+
         let listeners: BTreeMap<_, _> = self
             .listeners()
             .filter_map(|held| {
@@ -452,7 +465,9 @@ impl Resources {
             .filter_map(|held| {
                 let name = held.value.name.clone();
                 let before = self.served_clusters.get(&name);
-                let endpoints = self.endpoints_of(&held.value, before.is_some());
+                let endpoints = self
+                    .endpoints_of(&held.value, before.is_some())
+                    .and_then(|endpoints| checked.judge(&held.value, endpoints, before.is_some()));
                 let cluster = self.protected_cluster(&held.value, before);
                 let served = match (cluster, endpoints) {
                     (Some(cluster), Some(endpoints)) => ServedCluster { cluster, endpoints },
@@ -471,6 +486,7 @@ impl Resources {
                 }
             }
         }
+        self.checked = checked;
         self.served_listeners = listeners;
         self.served_clusters = Arc::new(clusters);
         self.config()

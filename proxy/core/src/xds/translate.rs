@@ -9,6 +9,7 @@ mod dns;
 mod edit;
 mod endpoint;
 mod fault;
+mod health;
 mod http;
 mod http2;
 mod listener;

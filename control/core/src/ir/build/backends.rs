@@ -152,6 +152,7 @@ impl<'a> Backends<'a> {
                 protocol,
                 tls,
                 limits: model::CircuitBreaker::default(),
+                health_check: None,
             };
             self.apply_policy(Kind::Service, namespace, name, &mut backend);
             self.found.insert(backend_name.clone(), Arc::new(backend));
@@ -223,6 +224,7 @@ impl<'a> Backends<'a> {
             protocol: backend.spec.protocol,
             tls: tls.and_then(|tls| tls.as_ref().ok()).cloned(),
             limits: model::CircuitBreaker::default(),
+            health_check: backend.spec.health_check.clone(),
         };
         self.apply_policy(Kind::Backend, namespace, name, &mut compiled);
         compiled
@@ -235,6 +237,9 @@ impl<'a> Backends<'a> {
         }
         if let Some(limits) = &policy.circuit_breaker {
             backend.limits = limits.clone();
+        }
+        if policy.health_check.is_some() {
+            backend.health_check.clone_from(&policy.health_check);
         }
     }
 }

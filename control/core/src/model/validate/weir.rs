@@ -1,6 +1,6 @@
 //! `weir.dev/v1`.
 
-use super::{Checked, Flaw, MAX_WEIGHT, header_name, optional_duration};
+use super::{Checked, Flaw, MAX_WEIGHT, header_name, health, optional_duration};
 use crate::ir::BackendAddress;
 use crate::model::{BackendSpec, FlowAction, FlowRuleSpec, SplitSpec, TrafficPolicySpec, UserGroupSpec};
 
@@ -13,6 +13,9 @@ pub(super) fn backend(spec: &BackendSpec) -> Checked {
             let reason = format!("{:?} is neither IP:port, name:port nor unix:/path", endpoint.address);
             return Err(Flaw::new(format!("spec.endpoints[{i}].address"), reason));
         }
+    }
+    if let Some(check) = &spec.health_check {
+        health::check("spec.healthCheck", check)?;
     }
     match &spec.instances {
         Some(selector) if selector.service.is_empty() => {
@@ -46,6 +49,7 @@ pub(super) fn traffic_policy(spec: &TrafficPolicySpec) -> Checked {
         [
             ("spec.circuitBreaker", spec.circuit_breaker.is_some()),
             ("spec.loadBalancing", spec.load_balancing.is_some()),
+            ("spec.healthCheck", spec.health_check.is_some()),
         ],
     );
     let odd = if is_route { &of_backends[..] } else { &of_routes[..] };
@@ -53,6 +57,9 @@ pub(super) fn traffic_policy(spec: &TrafficPolicySpec) -> Checked {
         return Err(Flaw::new(path, format!("says nothing of a {}", target.kind)));
     }
     spec.split.as_ref().map_or(Ok(()), split)?;
+    if let Some(check) = &spec.health_check {
+        health::check("spec.healthCheck", check)?;
+    }
     for (i, group) in spec.groups.iter().enumerate() {
         let at = format!("spec.groups[{i}]");
         if let Some(j) = group.backend_refs.iter().position(|backend| backend.weight > MAX_WEIGHT) {

@@ -7,6 +7,7 @@ use xds_proto::envoy::config::core::v3::{AggregatedConfigSource, ConfigSource};
 use xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_proto::type_url::pack;
 
+use prost::Message as _;
 use xds_proto::envoy::service::discovery::v3::DiscoveryResponse;
 use xds_proto::prost_types::Any;
 
@@ -112,6 +113,84 @@ fn a_cluster_serves_once_its_endpoints_are_known() {
     assert!(client.resources().config().clusters.is_empty());
     take(&mut client, response(type_url::CLUSTER_LOAD_ASSIGNMENT, "1", "b", vec![endpoints("c")]));
     assert_eq!(client.resources().config().clusters.len(), 1);
+}
+
+/// Point 11 of the protocol's rules for a proxy, its second half.
+#[test]
+fn a_cluster_with_a_check_serves_once_its_endpoints_were_checked() {
+    use crate::config::{Address, Verdict};
+    let with_check = |thresholds: u32| {
+        let mut cluster = Cluster::decode(&*eds_cluster("a").value).expect("a cluster");
+        let second = Some(xds_proto::prost_types::Duration { seconds: 1, nanos: 0 });
+        cluster.health_checks.push(xds_proto::envoy::config::core::v3::HealthCheck {
+            timeout: second,
+            interval: second,
+            healthy_threshold: Some(thresholds),
+            unhealthy_threshold: Some(1),
+            health_checker: Some(
+                xds_proto::envoy::config::core::v3::health_check::HealthChecker::TcpHealthCheck(
+                    Default::default(),
+                ),
+            ),
+            ..Default::default()
+        });
+        pack(&cluster)
+    };
+    let at = |port: u16| Address::Socket(([127, 0, 0, 1], port).into());
+    let endpoints = |ports: &[u32]| {
+        let endpoint = |port: &u32| {
+            format!(
+                "{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }}"
+            )
+        };
+        let all: Vec<_> = ports.iter().map(endpoint).collect();
+        let yaml =
+            format!("{{ cluster_name: a, endpoints: [ {{ lb_endpoints: [ {} ] }} ] }}", all.join(", "));
+        pack(&xds_proto::json::read::<ClusterLoadAssignment>(&yaml).expect("YAML").0)
+    };
+    let served = |client: &AdsClient| -> Vec<(u16, Verdict)> {
+        let of =
+            client.resources().served_clusters().values().flat_map(|served| served.endpoints.endpoints());
+        let shown = of.map(|endpoint| match &endpoint.address {
+            Address::Socket(address) => (address.port(), endpoint.verdict),
+            Address::Pipe(_) => (0, endpoint.verdict),
+        });
+        shown.collect()
+    };
+    let tell = |client: &mut AdsClient, found: &[(u16, Verdict)]| {
+        let verdicts = found.iter().map(|(port, verdict)| (at(*port), *verdict)).collect();
+        let review = client.review_checked([("a".into(), Arc::new(verdicts))]);
+        client.conclude(review, now());
+    };
+    use Verdict::{Failed, Healthy, Pending};
+    let mut client = client();
+    client.connected(now());
+    take(&mut client, response(type_url::CLUSTER, "1", "1", vec![with_check(1)]));
+    take(&mut client, response(type_url::CLUSTER_LOAD_ASSIGNMENT, "1", "2", vec![endpoints(&[1, 2])]));
+    assert!(served(&client).is_empty() && client.resources().awaits_checks());
+    tell(&mut client, &[(1, Healthy)]);
+    assert!(served(&client).is_empty(), "the other was not checked yet");
+    tell(&mut client, &[(1, Healthy), (2, Failed)]);
+    assert_eq!(served(&client), [(1, Healthy), (2, Failed)]);
+    assert!(!client.resources().awaits_checks());
+
+    // Another check does not make the endpoints strangers, and a value that says the same is the same.
+    let before = client.resources().served_clusters()["a"].endpoints.clone();
+    take(&mut client, response(type_url::CLUSTER, "2", "3", vec![with_check(7)]));
+    assert!(Arc::ptr_eq(&before, &client.resources().served_clusters()["a"].endpoints));
+
+    // One who joins takes nothing yet; where all are new, the old ones stay until one is known to be well.
+    take(&mut client, response(type_url::CLUSTER_LOAD_ASSIGNMENT, "2", "4", vec![endpoints(&[1, 2, 3])]));
+    assert_eq!(served(&client), [(1, Healthy), (2, Failed), (3, Pending)]);
+    take(&mut client, response(type_url::CLUSTER_LOAD_ASSIGNMENT, "3", "5", vec![endpoints(&[4, 5])]));
+    assert_eq!(served(&client), [(1, Healthy), (2, Failed), (3, Pending)]);
+    tell(&mut client, &[(4, Failed)]);
+    assert_eq!(served(&client).len(), 3);
+    tell(&mut client, &[(4, Failed), (5, Healthy)]);
+    assert_eq!(served(&client), [(4, Failed), (5, Healthy)]);
+    // Nobody is well, and everybody was asked.
+    take(&mut client, response(type_url::CLUSTER_LOAD_ASSIGNMENT, "4", "6", vec![endpoints(&[4])]));
+    assert_eq!(served(&client), [(4, Failed)]);
 }
 
 #[test]

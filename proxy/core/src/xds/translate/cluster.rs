@@ -24,7 +24,7 @@ use xds_proto::prost_types::{self, Any};
 
 use super::fault::{At, Fault, Translated, each, required};
 use super::http::{buffer_bytes, duration, head_bytes, header_count, set_time};
-use super::{balancing, dns, eds_name, endpoint, http2, named, tls, unpack};
+use super::{balancing, dns, eds_name, endpoint, health, http2, named, tls, unpack};
 use crate::breaker::{Priority, Thresholds};
 use crate::config::{
     Cluster, ConnectionOptions, EndpointSource, Patience, PriorityThresholds, TransportMatch,
@@ -42,6 +42,7 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         connect_timeout,
         per_connection_buffer_limit_bytes,
         lb_policy,
+        health_checks,
         max_requests_per_connection,
         circuit_breakers,
         http2_protocol_options,
@@ -51,7 +52,8 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         transport_socket,
         metadata: _, // ignorable
         common_lb_config,
-        alt_stat_name: _, // ignorable
+        alt_stat_name: _,                 // ignorable
+        ignore_health_on_host_removal: _, // what is removed is removed, whatever its health
         load_assignment,
         typed_extension_protocol_options,
         respect_dns_ttl,
@@ -135,6 +137,7 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         connect_timeout: connect_timeout_of(connect_timeout).at("connect_timeout")?,
         balancing: balancing::balancing(picking)?,
         thresholds: thresholds(circuit_breakers).at("circuit_breakers")?,
+        health_check: health::check(health_checks)?,
         connections,
         transport: transport_socket
             .map(tls::upstream)

@@ -15,7 +15,9 @@ use xds_proto::prost_types::{Struct, value::Kind};
 use super::cluster::enum_value;
 use super::fault::{At, Fault, Translated, each, required};
 use super::matching::fraction;
-use crate::config::{Address, Drop, Endpoint, Health, Labels, LoadAssignment, Locality, LocalityEndpoints};
+use crate::config::{
+    Address, Drop, Endpoint, Health, Labels, LoadAssignment, Locality, LocalityEndpoints, Verdict,
+};
 
 /// Where Envoy's balancers look for the labels of endpoints, and what is wanted of them.
 const LB: &str = "envoy.lb";
@@ -90,7 +92,7 @@ fn endpoint(message: endpoint_proto::LbEndpoint, address: ReadAddress<'_>) -> Tr
     let endpoint_proto::LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } =
         message;
     let HostIdentifier::Endpoint(endpoint) = required("endpoint", host_identifier)?;
-    let endpoint_proto::Endpoint { address: wire, hostname } = endpoint;
+    let endpoint_proto::Endpoint { address: wire, health_check_config, hostname } = endpoint;
     let health = match enum_value(health_status).at("health_status")? {
         HealthStatus::Unknown | HealthStatus::Healthy => Health::Healthy,
         HealthStatus::Degraded => Health::Degraded,
@@ -113,6 +115,13 @@ fn endpoint(message: endpoint_proto::LbEndpoint, address: ReadAddress<'_>) -> Tr
         address: address.at("endpoint")?,
         hostname: hostname.into(),
         health,
+        verdict: Verdict::Unchecked,
+        check: health_check_config
+            .map(super::health::target)
+            .transpose()
+            .at("health_check_config")
+            .at("endpoint")?
+            .map(Box::new),
         weight,
         labels: Arc::new(labels),
         transport_labels: Arc::new(transport_labels),

@@ -1,0 +1,100 @@
+//! What active checks have found, and what of a cluster serves with that.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::Resources;
+use crate::config::{Address, Cluster, ClusterName, LoadAssignment, Verdict};
+
+/// What active checks say of a cluster's endpoints, by where they are. One that is not here has not been checked yet.
+pub type Verdicts = HashMap<Address, Verdict>;
+
+/// Verdicts by cluster, and what they make of its endpoints.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Checked(BTreeMap<ClusterName, OfCluster>);
+
+#[derive(Debug, Clone)]
+struct OfCluster {
+    verdicts: Arc<Verdicts>,
+    /// Endpoints as they came, and with their verdicts.
+    last: Option<(Arc<LoadAssignment>, Arc<LoadAssignment>)>,
+}
+
+impl Checked {
+    /// The endpoints with what checks say of them. None while nothing can be said: a new cluster waits until each of its
+    /// endpoints was checked once; one that serves already waits only while nobody is known to be well among those who come.
+    pub(super) fn judge(
+        &mut self,
+        cluster: &Cluster,
+        endpoints: Arc<LoadAssignment>,
+        is_served: bool,
+    ) -> Option<Arc<LoadAssignment>> {
+        if cluster.health_check.is_none() {
+            return Some(endpoints);
+        }
+        let of = self.0.get_mut(&cluster.name);
+        if let Some(OfCluster { last: Some((source, judged)), .. }) = &of
+            && Arc::ptr_eq(source, &endpoints)
+        {
+            return Some(judged.clone());
+        }
+        let none = Verdicts::new();
+        let judged = judged(&endpoints, of.as_ref().map_or(&none, |of| &of.verdicts));
+        let is_pending = judged.endpoints().any(|endpoint| endpoint.verdict == Verdict::Pending);
+        let is_well = |verdict| matches!(verdict, Verdict::Healthy | Verdict::Degraded | Verdict::Unchecked);
+        if is_pending && !(is_served && judged.endpoints().any(|endpoint| is_well(endpoint.verdict))) {
+            return None;
+        }
+        let judged = Arc::new(judged);
+        if let Some(of) = of {
+            of.last = Some((endpoints, judged.clone()));
+        }
+        Some(judged)
+    }
+
+    pub(super) fn retain(&mut self, keeps: impl Fn(&ClusterName) -> bool) {
+        self.0.retain(|cluster, _| keeps(cluster));
+    }
+}
+
+fn judged(endpoints: &LoadAssignment, verdicts: &Verdicts) -> LoadAssignment {
+    let mut judged = endpoints.clone();
+    for endpoint in judged.localities.iter_mut().flat_map(|locality| &mut locality.endpoints) {
+        endpoint.verdict = match endpoint.is_checked() {
+            true => verdicts.get(&endpoint.address).copied().unwrap_or(Verdict::Pending),
+            false => Verdict::Unchecked,
+        };
+    }
+    judged
+}
+
+impl Resources {
+    /// Takes what active checks say of the endpoints of a cluster. It holds for as long as the cluster has a check.
+    pub(in crate::xds) fn check(&mut self, cluster: ClusterName, verdicts: Arc<Verdicts>) {
+        self.checked.0.insert(cluster, OfCluster { verdicts, last: None });
+    }
+
+    /// The clusters whose endpoints are to be checked, with the secrets that they name, and the endpoints that they have or
+    /// are about to have.
+    pub fn checked_clusters(&self) -> impl Iterator<Item = (Arc<Cluster>, Arc<LoadAssignment>)> {
+        self.clusters().filter(|held| held.value.health_check.is_some()).filter_map(|held| {
+            let before = self.served_clusters.get(&held.value.name);
+            let cluster = self.protected_cluster(&held.value, before)?;
+            Some((cluster, self.endpoints_of(&held.value, before.is_some())?))
+        })
+    }
+
+    /// Whether what active checks said of a cluster is held still.
+    pub fn holds_verdicts(&self, cluster: &ClusterName) -> bool {
+        self.checked.0.contains_key(cluster)
+    }
+
+    /// Whether a cluster waits for its first checks, or for the endpoints that are to be checked, and serves nothing until
+    /// then.
+    pub fn awaits_checks(&self) -> bool {
+        let mut waiting = self.clusters().map(|held| &held.value).filter(|cluster| {
+            cluster.health_check.is_some() && !self.served_clusters.contains_key(&cluster.name)
+        });
+        waiting.any(|cluster| self.protected_cluster(cluster, None).is_some())
+    }
+}
