@@ -369,7 +369,7 @@ pub struct Backend {
     /// What may go on at once.
     pub limits: crate::model::CircuitBreaker,
     /// How endpoints are asked whether they are well.
-    pub health_check: Option<crate::model::HealthCheckSpec>,
+    pub health_check: Option<Box<crate::model::HealthCheckSpec>>,
 }
 
 impl Backend {

@@ -142,7 +142,7 @@ impl Services {
         let checks: Vec<_> = service.check.iter().chain(&service.checks).collect();
         let check = match checks.as_slice() {
             [] => None,
-            [check] => Some(health_check(&format!("{at}.check"), check, host, service.port)?),
+            [check] => Some(Box::new(health_check(&format!("{at}.check"), check, host, service.port)?)),
             _ => return Err(NotImported::new(format!("{at}.checks: one check is the most"))),
         };
         let mut labels = service.meta;

@@ -33,7 +33,7 @@ pub struct BackendSpec {
     pub protocol: BackendProtocol,
     /// How they are asked whether they are well; they count as well where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health_check: Option<HealthCheckSpec>,
+    pub health_check: Option<Box<HealthCheckSpec>>,
 }
 
 /// Instances of the registry.
@@ -103,7 +103,7 @@ pub struct TrafficPolicySpec {
     pub load_balancing: Option<LoadBalancing>,
     /// How the endpoints of a backend are asked whether they are well; takes the place of what the backend says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health_check: Option<HealthCheckSpec>,
+    pub health_check: Option<Box<HealthCheckSpec>>,
 }
 
 /// A route or a backend by name.
