@@ -4,6 +4,7 @@
 //! ratio is exact, which parts per million would not be for thirds.
 
 mod build;
+mod place;
 mod status;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use proxy_core::config::Address;
 pub use crate::model::{BackendProtocol, LoadBalancing};
 pub(crate) use build::literal;
 pub use build::{Built, Inputs, KnownRoutes, build, build_after};
+pub use place::Place;
 pub use status::{Condition, ListenerStatus, ObjectStatus, ParentStatus, Truth};
 
 /// The listener that routes attach to when no `Gateway` says otherwise.
@@ -54,6 +56,10 @@ pub struct Listener {
     pub address: Address,
     /// Only at proxies whose node has all of these labels.
     pub node_labels: BTreeMap<String, String>,
+    /// Not at proxies whose node is of another namespace; unset for the implicit gateway, which is everybody's.
+    pub namespace: Option<String>,
+    /// Not at proxies of no namespace either: a gateway of another one has the address there.
+    pub yields: bool,
     /// `namespace/name` of the gateway.
     pub gateway: String,
     /// What is spoken there.
@@ -368,6 +374,8 @@ pub struct Backend {
     pub tls: Option<BackendTls>,
     /// What may go on at once.
     pub limits: crate::model::CircuitBreaker,
+    /// Whether a proxy prefers the endpoints near it.
+    pub prefers_near: bool,
     /// How endpoints are asked whether they are well.
     pub health_check: Option<Box<crate::model::HealthCheckSpec>>,
 }
@@ -419,6 +427,17 @@ pub struct Endpoint {
     pub labels: BTreeMap<String, String>,
     /// Its part among the endpoints, from 1.
     pub weight: u32,
+}
+
+impl Endpoint {
+    /// Where its labels say that it runs.
+    pub fn place(&self) -> Place {
+        let label = |names: [&str; 2]| names.into_iter().find_map(|name| self.labels.get(name)).cloned();
+        Place {
+            region: label(["topology.kubernetes.io/region", "region"]).unwrap_or_default(),
+            zone: label(["topology.kubernetes.io/zone", "zone"]).unwrap_or_default(),
+        }
+    }
 }
 
 /// Where an endpoint is.

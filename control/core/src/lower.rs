@@ -1,5 +1,6 @@
 //! From the intermediate representation to xDS resources, in the form that a kind of node understands.
 
+mod audience;
 mod cluster;
 mod grpc;
 mod health;
@@ -24,6 +25,8 @@ use xds_proto::prost_types::Any;
 use xds_proto::type_url::{self, pack};
 
 use crate::ir::{self, Ir};
+pub use audience::Audience;
+use audience::{Views, Wanted};
 use table::Written;
 
 /// What a node understands.
@@ -75,8 +78,10 @@ pub type Resources = BTreeMap<Arc<str>, Lowered>;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ResourceSet {
     types: BTreeMap<&'static str, Arc<Resources>>,
-    /// Listeners that are for nodes with these labels alone.
-    labels: BTreeMap<Arc<str>, BTreeMap<String, String>>,
+    /// Listeners that are not for everybody.
+    wanted: BTreeMap<Arc<str>, Wanted>,
+    /// Load assignments, where some of them differ from place to place.
+    views: Views,
 }
 
 impl ResourceSet {
@@ -86,15 +91,20 @@ impl ResourceSet {
         self.types.get(type_url).unwrap_or(&NONE)
     }
 
-    /// The listeners for a node with these labels, where they are not all of them.
-    pub fn listeners_for(&self, labels: &BTreeMap<String, String>) -> Option<Arc<Resources>> {
-        let is_for = |wanted: &BTreeMap<String, String>| wanted.iter().all(|(k, v)| labels.get(k) == Some(v));
-        if self.labels.values().all(is_for) {
+    /// The listeners for a node, where they are not all of them.
+    pub fn listeners_for(&self, audience: &Audience) -> Option<Arc<Resources>> {
+        let is_for = |wanted: &Wanted| wanted.is(audience);
+        if self.wanted.values().all(is_for) {
             return None;
         }
         let mut listeners = Resources::clone(self.of_type(type_url::LISTENER));
-        listeners.retain(|name, _| self.labels.get(name).is_none_or(is_for));
+        listeners.retain(|name, _| self.wanted.get(name).is_none_or(is_for));
         Some(Arc::new(listeners))
+    }
+
+    /// The load assignments for a node, where they are not what nodes of unknown place get.
+    pub fn endpoints_for(&self, audience: &Audience) -> Option<Arc<Resources>> {
+        self.views.from(&audience.place).cloned()
     }
 
     fn get(&self, type_url: &str, name: &str) -> Option<&Lowered> {
@@ -182,15 +192,60 @@ impl Lowering {
     fn backends(&mut self, before: &Ir) -> Result<(), Rejection> {
         let ir = self.ir.clone();
         let is_same = |a: &Arc<ir::Backend>, b: &Arc<ir::Backend>| Arc::ptr_eq(a, b) || a == b;
-        for (name, backend) in changes(&before.backends, &ir.backends, is_same) {
-            let name = name.as_str();
+        let changed = changes(&before.backends, &ir.backends, is_same);
+        for (name, backend) in &changed {
+            let (name, backend) = (name.as_str(), backend.map(|backend| &**backend));
             for dialect in Dialect::ALL {
                 let lowered = backend.map(|backend| pack(&cluster::cluster(name, backend, dialect)));
                 self.put(dialect, type_url::CLUSTER, name, lowered, translate::cluster)?;
                 let known = backend.filter(|backend| !backend.has_names());
-                let lowered = known.map(|backend| pack(&cluster::load_assignment(name, backend, dialect)));
+                let lowered =
+                    known.map(|backend| pack(&cluster::load_assignment(name, backend, dialect, None)));
                 let read = translate::load_assignment;
                 self.put(dialect, type_url::CLUSTER_LOAD_ASSIGNMENT, name, lowered, read)?;
+            }
+        }
+        let changed: Vec<_> = changed.into_iter().map(|(name, _)| name).collect();
+        self.views(&changed)
+    }
+
+    /// The load assignments from each place that endpoints of a backend are in whose near ones are preferred.
+    fn views(&mut self, changed: &[&ir::BackendName]) -> Result<(), Rejection> {
+        let ir = self.ir.clone();
+        let prefers = |backend: &ir::Backend| backend.prefers_near && !backend.has_names();
+        let near: Vec<_> = ir.backends.iter().filter(|(_, backend)| prefers(backend)).collect();
+        let places = near.iter().flat_map(|(_, backend)| &backend.endpoints).map(ir::Endpoint::place);
+        let places: BTreeSet<_> = places.flat_map(|place| [place.region(), place]).collect();
+        let all: Vec<_> = near.into_iter().map(|(name, _)| name).collect();
+        for dialect in Dialect::ALL {
+            let set = &mut self.sets[dialect as usize];
+            let before = std::mem::take(&mut set.views);
+            for place in places.iter().filter(|place| !place.is_unknown()) {
+                let shared = set.of_type(type_url::CLUSTER_LOAD_ASSIGNMENT);
+                let (mut view, names) = match before.0.get(place) {
+                    Some(view) => (view.clone(), changed),
+                    None => (shared.clone(), &*all),
+                };
+                for name in names {
+                    let own = ir.backends.get(*name).filter(|backend| prefers(backend));
+                    let lowered = match own {
+                        Some(backend) => {
+                            let from = Some(place);
+                            let any = pack(&cluster::load_assignment(name.as_str(), backend, dialect, from));
+                            translate::load_assignment(&any)?;
+                            Some(Lowered::new(any))
+                        }
+                        None => shared.get(name.as_str()).cloned(),
+                    };
+                    if view.get(name.as_str()) == lowered.as_ref() {
+                        continue;
+                    }
+                    match lowered {
+                        Some(lowered) => drop(Arc::make_mut(&mut view).insert(name.as_str().into(), lowered)),
+                        None => drop(Arc::make_mut(&mut view).remove(name.as_str())),
+                    }
+                }
+                set.views.0.insert(place.clone(), view);
             }
         }
         Ok(())
@@ -205,12 +260,15 @@ impl Lowering {
                     listener.map(|listener| listener::listener(name, listener, ir.access_log.as_deref()));
                 let lowered = listener.map(|listener| pack(&listener));
                 self.put(dialect, type_url::LISTENER, name, lowered, translate::listener)?;
-                let labels = &mut self.sets[dialect as usize].labels;
-                match ir.listeners.get(name).map(|listener| &listener.node_labels) {
-                    Some(wanted) if !wanted.is_empty() => {
-                        drop(labels.insert(name.as_str().into(), wanted.clone()));
-                    }
-                    _ => drop(labels.remove(name.as_str())),
+                let wanted = &mut self.sets[dialect as usize].wanted;
+                let of = ir.listeners.get(name).map(|listener| Wanted {
+                    labels: listener.node_labels.clone(),
+                    namespace: listener.namespace.clone(),
+                    yields: listener.yields,
+                });
+                match of.filter(|of| *of != Wanted::default()) {
+                    Some(of) => drop(wanted.insert(name.as_str().into(), of)),
+                    None => drop(wanted.remove(name.as_str())),
                 }
             }
         }

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use control_core::ir::{ImplicitGateway, Inputs, KnownRoutes, build, build_after};
-use control_core::lower::{Dialect, Lowering};
+use control_core::ir::{ImplicitGateway, Inputs, KnownRoutes, Place, build, build_after};
+use control_core::lower::{Audience, Dialect, Lowering, ResourceSet};
 use control_core::model::{Memory, Objects, Resource, read};
 use control_core::registry::Instances;
 use proxy_core::config::Address;
@@ -17,7 +17,15 @@ const POOL: &[(&str, &[&str])] = &[
         "weir.dev/v1 Backend a",
         &["endpoints: [{ address: '127.0.0.1:1' }]", "endpoints: [{ address: 'a.example:1' }]"],
     ),
-    ("weir.dev/v1 Backend b", &["endpoints: [{ address: '127.0.0.1:2' }]", "{}"]),
+    (
+        "weir.dev/v1 Backend b",
+        &[
+            "endpoints: [{ address: '127.0.0.1:2' }]",
+            "{}",
+            "{ trafficDistribution: PreferClose, endpoints: [{ address: '127.0.0.1:2', labels: { zone: x } }, { address: '127.0.0.1:4' }] }",
+            "{ trafficDistribution: PreferSameZone, endpoints: [{ address: '127.0.0.1:2', labels: { zone: y, region: r } }] }",
+        ],
+    ),
     ("weir.dev/v1 Backend far/c", &["endpoints: [{ address: '127.0.0.1:3' }]"]),
     (
         "gateway.networking.k8s.io/v1 HTTPRoute one",
@@ -116,8 +124,16 @@ fn a_change_leads_to_what_a_fresh_start_would() {
             for url in xds_proto::type_url::ALL {
                 assert_eq!(fresh.of_type(url), next.of_type(url), "step {step}, {dialect:?}, {url}");
             }
-            for labels in [[].into(), [("zone".to_owned(), "x".to_owned())].into()] {
-                let of = |set: &control_core::lower::ResourceSet| set.listeners_for(&labels);
+            let text = |text: &str| text.to_owned();
+            let near = Place { region: text("r"), zone: text("y") };
+            let audiences = [
+                Audience::default(),
+                Audience { labels: [(text("zone"), text("x"))].into(), ..Audience::default() },
+                Audience { namespace: Some(text("far")), place: near, ..Audience::default() },
+                Audience { place: Place { region: text(""), zone: text("x") }, ..Audience::default() },
+            ];
+            for audience in audiences {
+                let of = |set: &ResourceSet| (set.listeners_for(&audience), set.endpoints_for(&audience));
                 assert_eq!(of(fresh), of(next), "step {step}, {dialect:?}");
             }
         }

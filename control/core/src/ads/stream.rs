@@ -1,16 +1,15 @@
 //! One aggregated stream.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use xds_proto::envoy::config::core::v3::Node;
-use xds_proto::prost_types::{Struct, value::Kind as Field};
 
 use super::kind::Kind;
 use super::subscription::{Frame, Standing, Subscription};
 use super::wire::{Ask, Names, Response};
-use crate::lower::{Dialect, ResourceSet, Resources};
+use crate::lower::{Audience, Dialect, ResourceSet, Resources};
 
 /// How long listeners and routes wait for a client to ask for the endpoints of a new cluster. One that never asks, as it
 /// needs none of them, is not left without routes.
@@ -102,15 +101,32 @@ pub enum StreamError {
     TooManyNames,
 }
 
+/// What is for one node alone.
+#[derive(Debug, Default)]
+struct Own {
+    listeners: Option<Arc<Resources>>,
+    endpoints: Option<Arc<Resources>>,
+}
+
+impl Own {
+    const fn of_type(&self, kind: Kind) -> Option<&Arc<Resources>> {
+        match kind {
+            Kind::Listeners => self.listeners.as_ref(),
+            Kind::Endpoints => self.endpoints.as_ref(),
+            Kind::Clusters | Kind::Secrets | Kind::Routes => None,
+        }
+    }
+}
+
 /// The state of one stream.
 #[derive(Debug)]
 pub struct Stream {
     identifier: Arc<str>,
     dialect: Option<Dialect>,
-    /// `labels` (or `LABELS`) of the node's metadata.
-    labels: BTreeMap<String, String>,
-    /// The listeners that are for the node, where they are not all of them.
-    own_listeners: Option<Arc<Resources>>,
+    /// What the node says of itself.
+    audience: Audience,
+    /// The listeners and the load assignments that are for the node, where they are not everybody's.
+    own: Own,
     is_delta: bool,
     config: Arc<Published>,
     subscriptions: [Option<Subscription>; 5],
@@ -134,8 +150,8 @@ impl Stream {
         Self {
             identifier,
             dialect: None,
-            labels: BTreeMap::new(),
-            own_listeners: None,
+            audience: Audience::default(),
+            own: Own::default(),
             is_delta: false,
             config,
             subscriptions: Default::default(),
@@ -179,7 +195,7 @@ impl Stream {
     pub fn on_config(&mut self, config: Arc<Published>, now: Instant) -> Output {
         self.keep_removed_clusters(&config);
         self.config = config;
-        self.find_own_listeners();
+        self.own = self.own_of(&self.config);
         self.release_removed_clusters();
         let mut output = Output::default();
         self.flush(now, &mut output);
@@ -234,8 +250,8 @@ impl Stream {
         }
         let node = node.filter(|node| !node.id.is_empty()).ok_or(StreamError::NoNode)?;
         self.dialect = Some(Dialect::of(&node.user_agent_name));
-        self.labels = node.metadata.as_ref().map(labels).unwrap_or_default();
-        self.find_own_listeners();
+        self.audience = Audience::of(node);
+        self.own = self.own_of(&self.config);
         output.events.push(Event::Connected {
             id: node.id.clone(),
             cluster: node.cluster.clone(),
@@ -276,17 +292,17 @@ impl Stream {
         }
     }
 
-    fn find_own_listeners(&mut self) {
-        let dialect = self.dialect.unwrap_or(Dialect::Standard);
-        self.own_listeners = self.config.for_dialect(dialect).listeners_for(&self.labels);
+    /// What of a configuration is for the node alone.
+    fn own_of(&self, config: &Published) -> Own {
+        let set = config.for_dialect(self.dialect.unwrap_or(Dialect::Standard));
+        Own { listeners: set.listeners_for(&self.audience), endpoints: set.endpoints_for(&self.audience) }
     }
 
     fn all(&self, kind: Kind) -> &Arc<Resources> {
-        if let (Kind::Listeners, Some(own)) = (kind, &self.own_listeners) {
-            return own;
-        }
-        let dialect = self.dialect.unwrap_or(Dialect::Standard);
-        self.config.for_dialect(dialect).of_type(kind.type_url())
+        self.own.of_type(kind).unwrap_or_else(|| {
+            let dialect = self.dialect.unwrap_or(Dialect::Standard);
+            self.config.for_dialect(dialect).of_type(kind.type_url())
+        })
     }
 
     fn subscription(&self, kind: Kind) -> Option<&Subscription> {
@@ -351,8 +367,10 @@ impl Stream {
         let (Some(dialect), Some(_)) = (self.dialect, self.subscription(Kind::Routes)) else {
             return;
         };
+        let own = self.own_of(next);
         for kind in [Kind::Clusters, Kind::Endpoints] {
-            let next = next.for_dialect(dialect).of_type(kind.type_url());
+            let of_all = || next.for_dialect(dialect).of_type(kind.type_url());
+            let next = own.of_type(kind).unwrap_or_else(of_all);
             let current = self.all(kind).clone();
             if Arc::ptr_eq(next, &current) {
                 continue;
@@ -370,17 +388,4 @@ impl Stream {
             self.lingering.iter_mut().for_each(Resources::clear);
         }
     }
-}
-
-/// The labels that a node says it has.
-fn labels(metadata: &Struct) -> BTreeMap<String, String> {
-    let labels = metadata.fields.get("labels").or_else(|| metadata.fields.get("LABELS"));
-    let Some(Field::StructValue(labels)) = labels.and_then(|labels| labels.kind.as_ref()) else {
-        return BTreeMap::new();
-    };
-    let text = |(key, value): (&String, &xds_proto::prost_types::Value)| match &value.kind {
-        Some(Field::StringValue(text)) => Some((key.clone(), text.clone())),
-        _ => None,
-    };
-    labels.fields.iter().filter_map(text).collect()
 }

@@ -1,6 +1,6 @@
 //! Clusters and their endpoints.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use xds_proto::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use xds_proto::envoy::config::cluster::v3::cluster::{
@@ -28,7 +28,7 @@ use xds_proto::prost_types::{Struct, Value, value};
 use xds_proto::type_url::pack;
 
 use super::{Dialect, address, ads, health, inline, named_address, route, tls_socket};
-use crate::ir::{self, BackendAddress, BackendProtocol, LoadBalancing};
+use crate::ir::{self, BackendAddress, BackendProtocol, LoadBalancing, Place};
 use crate::model::CircuitBreaker;
 
 /// Where Linux distributions keep the roots of the machine.
@@ -47,7 +47,7 @@ pub(super) fn cluster(name: &str, backend: &ir::Backend, dialect: Dialect) -> Cl
         name: name.to_owned(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery as i32)),
         eds_cluster_config: (!backend.has_names()).then_some(eds),
-        load_assignment: backend.has_names().then(|| load_assignment(name, backend, dialect)),
+        load_assignment: backend.has_names().then(|| load_assignment(name, backend, dialect, None)),
         lb_policy: policy as i32,
         // Where a name has addresses of both families, most backends listen on the older one.
         dns_lookup_family: if backend.has_names() { DnsLookupFamily::V4Preferred as i32 } else { 0 },
@@ -120,11 +120,15 @@ fn circuit_breakers(limits: &CircuitBreaker) -> Option<CircuitBreakers> {
     })
 }
 
-pub(super) fn load_assignment(name: &str, backend: &ir::Backend, dialect: Dialect) -> ClusterLoadAssignment {
-    // Clients of gRPC leave out localities without a weight (gRFC A27).
-    let is_grpc = dialect == Dialect::Grpc;
+/// The endpoints, as they look from a place where that matters: the near ones first.
+pub(super) fn load_assignment(
+    name: &str,
+    backend: &ir::Backend,
+    dialect: Dialect,
+    from: Option<&Place>,
+) -> ClusterLoadAssignment {
     let are_weighted = backend.endpoints.iter().any(|endpoint| endpoint.weight != 1);
-    let endpoint = |endpoint: &ir::Endpoint| LbEndpoint {
+    let lb_endpoint = |endpoint: &ir::Endpoint| LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
             address: Some(match &endpoint.address {
                 BackendAddress::Known(known) => address(known),
@@ -137,14 +141,35 @@ pub(super) fn load_assignment(name: &str, backend: &ir::Backend, dialect: Dialec
         load_balancing_weight: are_weighted.then_some(endpoint.weight),
         ..LbEndpoint::default()
     };
+    let mut groups: BTreeMap<(u32, Place), Vec<&ir::Endpoint>> = BTreeMap::new();
+    for endpoint in &backend.endpoints {
+        let place = endpoint.place();
+        let distance = from.map_or(0, |from| from.distance(&place));
+        groups.entry((distance, place)).or_default().push(endpoint);
+    }
+    // One that is empty is still one: clients of gRPC wait for what has none.
+    if groups.is_empty() {
+        groups.insert((0, Place::default()), Vec::new());
+    }
+    // Priorities have no gaps (gRFC A27).
+    let distances: BTreeSet<u32> = groups.keys().map(|(distance, _)| *distance).collect();
+    let locality = |((distance, place), endpoints): (&(u32, Place), &Vec<&ir::Endpoint>)| {
+        // Clients of gRPC leave out localities without a weight (gRFC A27).
+        let is_grpc = dialect == Dialect::Grpc;
+        let Place { region, zone } = place.clone();
+        let locality = Locality { region, zone, sub_zone: String::new() };
+        let weight = endpoints.iter().map(|endpoint| endpoint.weight).sum::<u32>().max(1);
+        LocalityLbEndpoints {
+            lb_endpoints: endpoints.iter().map(|endpoint| lb_endpoint(endpoint)).collect(),
+            locality: (is_grpc || !place.is_unknown()).then_some(locality),
+            load_balancing_weight: is_grpc.then_some(weight),
+            priority: distances.range(..distance).count() as u32,
+            ..LocalityLbEndpoints::default()
+        }
+    };
     ClusterLoadAssignment {
         cluster_name: name.to_owned(),
-        endpoints: vec![LocalityLbEndpoints {
-            lb_endpoints: backend.endpoints.iter().map(endpoint).collect(),
-            locality: is_grpc.then(Locality::default),
-            load_balancing_weight: is_grpc.then_some(1),
-            ..LocalityLbEndpoints::default()
-        }],
+        endpoints: groups.iter().map(locality).collect(),
         policy: None,
     }
 }

@@ -24,6 +24,9 @@ pub struct ServiceSpec {
     /// `ExternalName` is not supported: references to the service are not resolved.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub of_type: Option<String>,
+    /// Whether proxies prefer the endpoints near them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_distribution: Option<TrafficDistribution>,
     #[serde(default, skip_serializing)]
     external_name: Dropped,
     #[serde(default, skip_serializing, rename = "clusterIP")]
@@ -42,6 +45,15 @@ pub struct ServiceSpec {
     session_affinity: Dropped,
     #[serde(default, skip_serializing)]
     publish_not_ready_addresses: Dropped,
+}
+
+/// Which endpoints a proxy prefers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrafficDistribution {
+    /// Those of its zone, then those of its region, then all others: each once too few of the former are well.
+    PreferSameZone,
+    /// The older word for the same.
+    PreferClose,
 }
 
 /// A port of a service.

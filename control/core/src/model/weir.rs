@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BackendRef, HealthCheckSpec, Object};
+use super::{BackendRef, HealthCheckSpec, Object, TrafficDistribution};
 
 /// `Backend`: endpoints that serve one version of something.
 pub type Backend = Object<BackendSpec>;
@@ -31,6 +31,9 @@ pub struct BackendSpec {
     /// What endpoints speak.
     #[serde(default)]
     pub protocol: BackendProtocol,
+    /// Whether proxies prefer the endpoints near them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_distribution: Option<TrafficDistribution>,
     /// How they are asked whether they are well; they count as well where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<Box<HealthCheckSpec>>,

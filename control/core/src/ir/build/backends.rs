@@ -152,6 +152,7 @@ impl<'a> Backends<'a> {
                 protocol,
                 tls,
                 limits: model::CircuitBreaker::default(),
+                prefers_near: service.spec.traffic_distribution.is_some(),
                 health_check: None,
             };
             self.apply_policy(Kind::Service, namespace, name, &mut backend);
@@ -224,6 +225,7 @@ impl<'a> Backends<'a> {
             protocol: backend.spec.protocol,
             tls: tls.and_then(|tls| tls.as_ref().ok()).cloned(),
             limits: model::CircuitBreaker::default(),
+            prefers_near: backend.spec.traffic_distribution.is_some(),
             health_check: backend.spec.health_check.clone(),
         };
         self.apply_policy(Kind::Backend, namespace, name, &mut compiled);

@@ -46,6 +46,8 @@ pub(super) struct Port<'a> {
     pub(super) connections: Connections,
     termination: Option<Termination>,
     conflict: Option<(&'static str, String)>,
+    /// At proxies of no namespace a gateway of another one has the port.
+    yields: bool,
     lost_to_sibling: bool,
     accepted: Condition,
     resolved: Condition,
@@ -59,6 +61,11 @@ impl Port<'_> {
             self.conflict = Some(conflict.clone());
             self.lost_to_sibling = to_sibling;
         }
+    }
+
+    fn yields_to(&mut self, message: &str) {
+        self.yields = true;
+        self.accepted.message = format!("at proxies that are of no namespace, {message}");
     }
 
     fn is_served(&self) -> bool {
@@ -165,6 +172,7 @@ impl<'a> Ports<'a> {
             connections: Connections::default(),
             termination: None,
             conflict: None,
+            yields: false,
             lost_to_sibling: false,
             accepted: Condition::holds("Accepted", "Accepted"),
             resolved: Condition::holds("ResolvedRefs", "ResolvedRefs"),
@@ -313,6 +321,7 @@ impl<'a> Ports<'a> {
             connections: Connections::default(),
             termination,
             conflict: None,
+            yields: false,
             lost_to_sibling: false,
             accepted,
             resolved,
@@ -459,7 +468,11 @@ impl<'a> Ports<'a> {
                 let name = if i == 0 { name.clone() } else { format!("{name}/{i}") };
                 let gateway = format!("{}/{}", owner.key.namespace, owner.key.name);
                 let node_labels = owner.node_labels.clone();
-                listeners.insert(name, Listener { address, node_labels, gateway, speaks: speaks.clone() });
+                let namespace = (!owner.is_implicit).then(|| owner.key.namespace.clone());
+                let yields = ports.iter().any(|port| port.yields);
+                let speaks = speaks.clone();
+                let listener = Listener { address, node_labels, namespace, yields, gateway, speaks };
+                listeners.insert(name, listener);
             }
         }
         let used = certificates_of(&listeners);

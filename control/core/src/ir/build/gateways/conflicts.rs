@@ -18,6 +18,12 @@ impl Ports<'_> {
                         continue;
                     }
                     let Some(conflict) = self.conflict(earlier, later) else { continue };
+                    if self.owners[earlier.gateway].key.namespace != self.owners[later.gateway].key.namespace
+                    {
+                        // Proxies that say of which namespace they are never hear of both.
+                        self.ports[i].yields_to(&conflict.1);
+                        continue;
+                    }
                     self.ports[i].lose(&conflict, are_siblings);
                     if are_siblings {
                         self.ports[j].lose(&conflict, true);
