@@ -154,12 +154,17 @@ pub fn import(text: &str, given: &Given) -> Result<Imported, NotImported> {
                 return Err(NotImported { line: Some((first_line, 1)), message: message.to_owned() });
             }
             ("security.istio.io", "PeerAuthentication") => {
-                let message =
-                    "PeerAuthentication needs listeners of sidecars, which this version's resources lack";
-                return Err(NotImported { line: Some((first_line, 1)), message: message.to_owned() });
+                imported.resources.push(istio::peer_authentication(document.read()?, given)?);
             }
             _ => {
-                let known = ["VirtualService", "DestinationRule", "Gateway", "ServiceEntry", "MCPRoute"];
+                let known = [
+                    "VirtualService",
+                    "DestinationRule",
+                    "Gateway",
+                    "ServiceEntry",
+                    "PeerAuthentication",
+                    "MCPRoute",
+                ];
                 let hint = did_you_mean(&kind, known);
                 let message = format!("{api_version} {kind} is nothing that can be imported{hint}");
                 return Err(NotImported { line: Some((first_line, 1)), message });

@@ -69,10 +69,17 @@ pub struct Listener {
 /// What a listener speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Speaks {
-    /// HTTP in clear, by this table.
+    /// Something in clear.
+    Plain(Plain),
+    /// Something in TLS, by the name that the client asks for; and in clear, where that is taken beside it.
+    Tls(Vec<TlsChain>, Option<Plain>),
+}
+
+/// What is spoken in clear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plain {
+    /// HTTP, by this table.
     Http(String),
-    /// Something in TLS, by the name that the client asks for.
-    Tls(Vec<TlsChain>),
     /// Bytes.
     Tcp(Vec<Arm>),
 }

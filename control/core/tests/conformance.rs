@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use control_core::ir::{
-    Action, BackendName, Built, ChainAction, Condition, Host, ImplicitGateway, Inputs, Ir, PathChange, Route,
-    Speaks, Truth, build,
+    Action, BackendName, Built, ChainAction, Condition, Host, ImplicitGateway, Inputs, Ir, PathChange, Plain,
+    Route, Speaks, Truth, build,
 };
 use control_core::lower::{Dialect, Lowering};
 use control_core::model::{Kind, Memory, ObjectKey, Objects, read};
@@ -259,12 +259,12 @@ impl Case<'_> {
                 && gateway.is_none_or(|gateway| listener.gateway == gateway)
         })?;
         match &listener.speaks {
-            Speaks::Http(table) => Some(table.clone()),
-            Speaks::Tls(chains) => match &chain(chains, host)?.then {
+            Speaks::Plain(Plain::Http(table)) => Some(table.clone()),
+            Speaks::Tls(chains, _) => match &chain(chains, host)?.then {
                 ChainAction::Http(_, table) => Some(table.clone()),
                 ChainAction::Tcp(..) | ChainAction::Pass(_) => None,
             },
-            Speaks::Tcp(_) => None,
+            Speaks::Plain(Plain::Tcp(_)) => None,
         }
     }
 
@@ -288,8 +288,8 @@ impl Case<'_> {
                 |listener| matches!(&listener.address, Address::Socket(address) if address.port() == port),
             );
         let found = match (scheme, listener.map(|listener| &listener.speaks)) {
-            ("tcp", Some(Speaks::Tcp(arms))) => backends(arms),
-            ("tls", Some(Speaks::Tls(chains))) => match chain(chains, name).map(|chain| &chain.then) {
+            ("tcp", Some(Speaks::Plain(Plain::Tcp(arms)))) => backends(arms),
+            ("tls", Some(Speaks::Tls(chains, _))) => match chain(chains, name).map(|chain| &chain.then) {
                 Some(ChainAction::Pass(arms)) => backends(arms),
                 Some(ChainAction::Tcp(termination, arms)) => {
                     format!("certificate {}, {}", termination.certificates.join(" "), backends(arms))

@@ -1,4 +1,4 @@
-//! Istio: `VirtualService`, `DestinationRule`, `Gateway`, `ServiceEntry`.
+//! Istio: `VirtualService`, `DestinationRule`, `Gateway`, `ServiceEntry`, `PeerAuthentication`.
 //!
 //! A subset of a host becomes a `Backend` of the instances with its labels; a host with a `ServiceEntry` has the endpoints of
 //! that.
@@ -19,8 +19,9 @@ use crate::model::{
     self, Backend, BackendEndpoint, BackendRef, BackendSpec, CircuitBreaker, FilterType, GatewaySpec,
     HeaderModifier, HeaderValue, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
     InstanceSelector, Kind, Listener, ListenerTls, LoadBalancing, Metadata, Object, ObjectReference,
-    ParentRef, PathMatchType, PathModifier, PathModifierType, Protocol, RequestRedirect, Resource,
-    RouteTimeouts, TlsMode, TrafficPolicy, TrafficPolicySpec, UrlRewrite,
+    ParentRef, PathMatchType, PathModifier, PathModifierType, PeerAuthentication, PeerAuthenticationSpec,
+    Protocol, RequestRedirect, Resource, RouteTimeouts, TlsMode, TrafficPolicy, TrafficPolicySpec,
+    UrlRewrite,
 };
 
 /// All documents of Istio, which refer to one another.
@@ -30,6 +31,21 @@ pub(super) struct Mesh {
     pub(super) destination_rules: Vec<Foreign<DestinationRule>>,
     pub(super) gateways: Vec<Foreign<Gateway>>,
     pub(super) service_entries: Vec<Foreign<ServiceEntry>>,
+}
+
+/// Says the same of gateways of the class `weir-sidecar` as there of workloads.
+pub(super) fn peer_authentication(
+    policy: Foreign<PeerAuthenticationSpec>,
+    given: &Given,
+) -> Result<Resource, NotImported> {
+    let namespace = policy.metadata.namespace().to_owned();
+    let Some(name) = policy.metadata.name.or_else(|| given.name.clone()) else {
+        return Err(NotImported::new("PeerAuthentication: metadata.name is missing (--name)"));
+    };
+    let mut metadata = Metadata::named(&namespace, &name);
+    metadata.labels = policy.metadata.labels;
+    let policy: PeerAuthentication = Object::new(Kind::PeerAuthentication, metadata, policy.spec);
+    Ok(policy.into())
 }
 
 /// `reviews.prod.svc.cluster.local` and `reviews` are one service.

@@ -26,23 +26,40 @@ use xds_proto::type_url::pack;
 
 use super::route::UNRESOLVED;
 use super::{address, ads, inline, tls_socket};
-use crate::ir::{self, Arm, ChainAction, Speaks, Termination};
+use crate::ir::{self, Arm, ChainAction, Plain, Speaks, Termination};
 
 pub(super) fn listener(name: &str, listener: &ir::Listener, access_log: Option<&str>) -> Listener {
+    let plain = |plain: &Plain| match plain {
+        Plain::Http(table) => {
+            FilterChain { filters: vec![http(table, access_log)], ..FilterChain::default() }
+        }
+        Plain::Tcp(arms) => {
+            FilterChain { filters: vec![tcp(name, arms, access_log)], ..FilterChain::default() }
+        }
+    };
     let chains = match &listener.speaks {
-        Speaks::Http(table) => {
-            vec![FilterChain { filters: vec![http(table, access_log)], ..FilterChain::default() }]
+        Speaks::Plain(only) => vec![plain(only)],
+        Speaks::Tls(chains, in_clear) => {
+            let chains = chains.iter().map(|chain| tls_chain(name, chain, access_log));
+            let in_clear = in_clear.as_ref().map(|in_clear| FilterChain {
+                name: "plaintext".to_owned(),
+                filter_chain_match: Some(FilterChainMatch {
+                    transport_protocol: "raw_buffer".to_owned(),
+                    ..FilterChainMatch::default()
+                }),
+                ..plain(in_clear)
+            });
+            chains.chain(in_clear).collect()
         }
-        Speaks::Tcp(arms) => {
-            vec![FilterChain { filters: vec![tcp(name, arms, access_log)], ..FilterChain::default() }]
-        }
-        Speaks::Tls(chains) => chains.iter().map(|chain| tls_chain(name, chain, access_log)).collect(),
     };
     Listener {
         name: name.to_owned(),
         address: Some(address(&listener.address)),
         filter_chains: chains,
-        listener_filters: matches!(listener.speaks, Speaks::Tls(_)).then(tls_inspector).into_iter().collect(),
+        listener_filters: matches!(listener.speaks, Speaks::Tls(..))
+            .then(tls_inspector)
+            .into_iter()
+            .collect(),
         ..Listener::default()
     }
 }

@@ -28,6 +28,7 @@ pub enum Kind {
     TrafficPolicy,
     UserGroup,
     FlowRule,
+    PeerAuthentication,
 }
 
 /// The API group of a kind.
@@ -46,7 +47,7 @@ struct Names {
 
 impl Kind {
     /// All of them. What is referred to comes before what refers to it.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Namespace,
         Self::Secret,
         Self::ConfigMap,
@@ -65,6 +66,7 @@ impl Kind {
         Self::TcpRoute,
         Self::TrafficPolicy,
         Self::FlowRule,
+        Self::PeerAuthentication,
     ];
 
     const fn names(self) -> Names {
@@ -103,6 +105,9 @@ impl Kind {
             Self::Backend => names("Backend", "backends", "be", WEIR, &["v1"]),
             Self::TrafficPolicy => names("TrafficPolicy", "trafficpolicies", "tp", WEIR, &["v1"]),
             Self::UserGroup => names("UserGroup", "usergroups", "ug", WEIR, &["v1"]),
+            Self::PeerAuthentication => {
+                names("PeerAuthentication", "peerauthentications", "pa", WEIR, &["v1"])
+            }
             Self::FlowRule => names("FlowRule", "flowrules", "fr", WEIR, &["v1"]),
         }
     }

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::{
     Backend, BackendTlsPolicy, ConfigMap, EndpointSlice, FlowRule, Gateway, GatewayClass, GrpcRoute,
-    HttpRoute, Kind, ListenerSet, Metadata, Namespace, ObjectKey, ReferenceGrant, Secret, Service, TcpRoute,
-    TlsRoute, TrafficPolicy, UserGroup,
+    HttpRoute, Kind, ListenerSet, Metadata, Namespace, ObjectKey, PeerAuthentication, ReferenceGrant, Secret,
+    Service, TcpRoute, TlsRoute, TrafficPolicy, UserGroup,
 };
 
 /// Reads a value of whatever type it is asked for, from a document.
@@ -108,6 +108,7 @@ kinds! {
     TrafficPolicy of traffic_policies,
     UserGroup of user_groups,
     FlowRule of flow_rules,
+    PeerAuthentication of peer_authentications,
 }
 
 impl Resource {

@@ -68,6 +68,7 @@ pub fn validate(resource: &Resource) -> Checked {
         Resource::TrafficPolicy(value) => weir::traffic_policy(&value.spec),
         Resource::UserGroup(value) => weir::user_group(&value.spec),
         Resource::FlowRule(value) => weir::flow_rule(&value.spec),
+        Resource::PeerAuthentication(value) => weir::peer_authentication(&value.spec),
         Resource::GatewayClass(_)
         | Resource::ReferenceGrant(_)
         | Resource::Namespace(_)

@@ -12,6 +12,8 @@ pub type Backend = Object<BackendSpec>;
 pub type TrafficPolicy = Object<TrafficPolicySpec>;
 /// `UserGroup`: who is meant by a name.
 pub type UserGroup = Object<UserGroupSpec>;
+/// `PeerAuthentication`: whether the inbound side of a service takes mutual TLS alone.
+pub type PeerAuthentication = Object<PeerAuthenticationSpec>;
 /// `FlowRule`: requests that go elsewhere, or nowhere, whatever their routes say.
 pub type FlowRule = Object<FlowRuleSpec>;
 
@@ -286,4 +288,52 @@ pub enum FlowAction {
     Forward,
     /// Answered with 403.
     Drop,
+}
+
+/// `PeerAuthentication.spec`, as Istio has it: about gateways of the class `weir-sidecar` in its namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct PeerAuthenticationSpec {
+    /// Those of the gateways that have these labels; all of them where unset. One with labels goes before one without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<WorkloadSelector>,
+    /// What holds of their ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<MutualTls>,
+    /// What holds of single ports instead. Only with a selector.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub port_level_mtls: BTreeMap<u16, MutualTls>,
+}
+
+/// Which gateways are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct WorkloadSelector {
+    /// They have all of these labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// `mtls`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct MutualTls {
+    /// What is taken.
+    #[serde(default)]
+    pub mode: PeerMode,
+}
+
+/// What a port takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum PeerMode {
+    /// What the wider policy says; where there is none, what the listener itself does.
+    #[default]
+    Unset,
+    /// Plaintext alone.
+    Disable,
+    /// Plaintext and mutual TLS.
+    Permissive,
+    /// Mutual TLS alone.
+    Strict,
 }

@@ -1,6 +1,8 @@
 //! `Gateway` and `ListenerSet`: which ports there are, and what attached to them.
 
 mod conflicts;
+mod peers;
+mod protection;
 mod status;
 mod tables;
 
@@ -9,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use proxy_core::config::Address;
 
-use super::backends::{BUNDLE_KIND, Unresolved, bundle};
+use peers::{Peers, SIDECAR};
 use status::refuse_set;
 use tables::{certificates_of, speaks};
 
@@ -19,12 +21,11 @@ use super::grants::{From, Grants};
 use super::hosts::{Hosts, covering};
 use super::{CONTROLLER, by_age};
 use crate::ir::{
-    Certificate, ClientValidation, Condition, GATEWAY, ImplicitGateway, Listener, ObjectStatus, Table,
-    Termination, Truth,
+    Certificate, Condition, GATEWAY, ImplicitGateway, Listener, ObjectStatus, Table, Termination, Truth,
 };
 use crate::model::{
-    self, AllowedRoutes, FromNamespaces, FrontendMode, FrontendValidation, GatewaySpec, Kind, LabelOperator,
-    LabelSelector, Metadata, ObjectKey, Objects, Protocol, Resource, RouteNamespaces, TlsMode,
+    self, AllowedRoutes, FromNamespaces, GatewaySpec, Kind, LabelOperator, LabelSelector, Metadata,
+    ObjectKey, Objects, PeerMode, Protocol, Resource, RouteNamespaces, TlsMode,
 };
 
 /// A listener, and what attached to it.
@@ -45,6 +46,8 @@ pub(super) struct Port<'a> {
     pub(super) hosts: Hosts,
     pub(super) connections: Connections,
     termination: Option<Termination>,
+    /// What a `PeerAuthentication` says of it.
+    pub(super) mode: PeerMode,
     conflict: Option<(&'static str, String)>,
     /// At proxies of no namespace a gateway of another one has the port.
     yields: bool,
@@ -72,8 +75,14 @@ impl Port<'_> {
         self.conflict.is_none() && self.is_usable && self.accepted.status == Truth::True
     }
 
+    /// Whether it takes connections in TLS.
     const fn is_tls(&self) -> bool {
-        matches!(self.protocol, Protocol::Https | Protocol::Tls)
+        matches!(self.protocol, Protocol::Https | Protocol::Tls) && !matches!(self.mode, PeerMode::Disable)
+    }
+
+    /// Whether it takes connections in clear that would come in TLS without a `PeerAuthentication`.
+    const fn takes_plaintext(&self) -> bool {
+        matches!(self.mode, PeerMode::Disable | PeerMode::Permissive) && self.termination.is_some()
     }
 }
 
@@ -84,12 +93,15 @@ struct Owner<'a> {
     is_implicit: bool,
     addresses: Vec<Address>,
     node_labels: &'a BTreeMap<String, String>,
+    /// Of a sidecar: what `PeerAuthentication`s go by.
+    sidecar: Option<&'a Metadata>,
     refused: Option<Condition>,
 }
 
 /// All ports.
 pub(super) struct Ports<'a> {
     objects: &'a Objects,
+    peers: Peers<'a>,
     owners: Vec<Owner<'a>>,
     pub(super) ports: Vec<Port<'a>>,
     certificates: BTreeMap<String, Certificate>,
@@ -113,6 +125,7 @@ impl<'a> Ports<'a> {
     ) -> Self {
         let mut ports = Self {
             objects,
+            peers: Peers::of(objects, statuses),
             owners: Vec::new(),
             ports: Vec::new(),
             certificates: BTreeMap::new(),
@@ -156,6 +169,7 @@ impl<'a> Ports<'a> {
             is_implicit: true,
             addresses: vec![gateway.address.clone()],
             node_labels: &NO_LABELS,
+            sidecar: None,
             refused: None,
         });
         self.ports.push(Port {
@@ -171,6 +185,7 @@ impl<'a> Ports<'a> {
             hosts: Hosts::default(),
             connections: Connections::default(),
             termination: None,
+            mode: PeerMode::Unset,
             conflict: None,
             yields: false,
             lost_to_sibling: false,
@@ -192,7 +207,7 @@ impl<'a> Ports<'a> {
         let class = gateway.spec.gateway_class_name.as_str();
         match classes.get(class) {
             Some(true) => {}
-            None if class == GATEWAY => {}
+            None if class == GATEWAY || class == SIDECAR => {}
             _ => {
                 let message = format!("no GatewayClass {class:?} is served by {CONTROLLER}");
                 let condition =
@@ -208,6 +223,7 @@ impl<'a> Ports<'a> {
             is_implicit: false,
             addresses,
             node_labels: labels,
+            sidecar: (class == SIDECAR).then_some(&gateway.metadata),
             refused,
         });
         let owner = self.owners.len() - 1;
@@ -274,39 +290,15 @@ impl<'a> Ports<'a> {
             accepted = Condition::fails("Accepted", "UnsupportedProtocol", "UDP is not supported");
         }
         let mut is_usable = !kinds.is_empty();
+        let from = From { kind: parent.kind, namespace: &metadata.namespace };
         let mut termination = None;
         if let Some(tls) = listener.tls.as_ref().filter(|tls| tls.mode == TlsMode::Terminate) {
-            if let Some(option) = tls.options.keys().next() {
-                let message = format!("tls.options: {option:?} is not known");
-                accepted = Condition::fails("Accepted", "UnsupportedValue", message);
-            }
-            let from = From { kind: parent.kind, namespace: &metadata.namespace };
-            let mut names = Vec::new();
-            for reference in &tls.certificate_refs {
-                match self.certificate(from, reference, grants) {
-                    Ok(name) => names.push(name),
-                    Err((reason, message)) => resolved = Condition::fails("ResolvedRefs", reason, message),
-                }
-            }
-            if tls.certificate_refs.is_empty() {
-                let message = "a listener that ends TLS needs a certificate";
-                resolved = Condition::fails("ResolvedRefs", "InvalidCertificateRef", message);
-            }
-            is_usable &= !names.is_empty();
-            let clients = frontend(gateway, listener.port).filter(|_| listener.protocol == Protocol::Https);
-            let of_gateway = self.owners[owner].key.clone();
-            let clients =
-                clients.map(|validation| self.clients(&of_gateway, validation, grants, &mut resolved));
-            let clients = match clients {
-                Some(Ok(clients)) => Some(clients),
-                Some(Err((reason, message))) => {
-                    accepted = Condition::fails("Accepted", reason, message);
-                    None
-                }
-                None => None,
-            };
-            termination = Some(Termination { certificates: names, clients });
+            let mut conditions = (&mut accepted, &mut resolved);
+            let ended = self.termination(owner, gateway, (listener, tls), from, grants, &mut conditions);
+            is_usable &= !ended.certificates.is_empty();
+            termination = Some(ended);
         }
+        let mode = self.peer_mode(owner, listener, termination.as_ref(), &mut accepted);
         Port {
             parent: parent.clone(),
             gateway: owner,
@@ -320,89 +312,13 @@ impl<'a> Ports<'a> {
             hosts: Hosts::default(),
             connections: Connections::default(),
             termination,
+            mode,
             conflict: None,
             yields: false,
             lost_to_sibling: false,
             accepted,
             resolved,
             is_usable,
-        }
-    }
-
-    /// A chain and its key.
-    fn certificate(
-        &mut self,
-        from: From<'_>,
-        reference: &model::ObjectReference,
-        grants: &Grants<'_>,
-    ) -> Result<String, Unresolved> {
-        let is_secret = reference.kind.as_deref().is_none_or(|kind| kind == "Secret")
-            && reference.group.as_deref().is_none_or(|group| group.is_empty() || group == "core");
-        if !is_secret {
-            let kind = reference.kind.as_deref().unwrap_or_default();
-            return Err((
-                "InvalidCertificateRef",
-                format!("a {kind} holds no certificate: a Secret is wanted"),
-            ));
-        }
-        let namespace = reference.namespace.as_deref().unwrap_or(from.namespace);
-        let key = ObjectKey::new(Kind::Secret, namespace, &reference.name);
-        if !grants.allow(from, Kind::Secret, namespace, &reference.name) {
-            let message = format!("{key} is in another namespace, and no ReferenceGrant there allows it");
-            return Err(("RefNotPermitted", message));
-        }
-        let Some(Resource::Secret(secret)) = self.objects.get(&key).map(|resource| &**resource) else {
-            return Err(("InvalidCertificateRef", format!("there is no {key}")));
-        };
-        let (chain, private) = (secret.text("tls.crt"), secret.text("tls.key"));
-        let (Some(chain), Some(private)) = (chain, private) else {
-            return Err(("InvalidCertificateRef", format!("{key} lacks tls.crt or tls.key")));
-        };
-        if !chain.contains("-----BEGIN CERTIFICATE-----") || !private.contains("PRIVATE KEY-----") {
-            return Err(("InvalidCertificateRef", format!("{key} holds no PEM certificate and key")));
-        }
-        let name = format!("{namespace}/{}", reference.name);
-        self.certificates.insert(name.clone(), Certificate { chain, key: private });
-        Ok(name)
-    }
-
-    /// What clients must show. A bundle that cannot be used is told of; only if none can, nobody is served.
-    fn clients(
-        &self,
-        gateway: &ObjectKey,
-        validation: &FrontendValidation,
-        grants: &Grants<'_>,
-        resolved: &mut Condition,
-    ) -> Result<ClientValidation, Unresolved> {
-        if validation.mode == FrontendMode::AllowInsecureFallback {
-            return Err(("UnsupportedValue", "AllowInsecureFallback is not supported".to_owned()));
-        }
-        let from = From { kind: Kind::Gateway, namespace: &gateway.namespace };
-        let mut roots = String::new();
-        for reference in &validation.ca_certificate_refs {
-            let namespace = reference.namespace.as_deref().unwrap_or(from.namespace);
-            let kind = match reference.kind.as_deref() {
-                Some("Secret") => Kind::Secret,
-                _ => Kind::ConfigMap,
-            };
-            let found = match grants.allow(from, kind, namespace, &reference.name) {
-                true => bundle(self.objects, from.namespace, reference),
-                false => {
-                    let message = format!("{kind} {namespace}/{} needs a ReferenceGrant", reference.name);
-                    Err(("RefNotPermitted", message))
-                }
-            };
-            match found {
-                Ok(bundle) => roots.push_str(&bundle),
-                Err((reason, message)) => {
-                    let reason = if reason == BUNDLE_KIND { "InvalidCACertificateKind" } else { reason };
-                    *resolved = Condition::fails("ResolvedRefs", reason, message);
-                }
-            }
-        }
-        match roots.is_empty() {
-            true => Err(("NoValidCACertificate", "no reference leads to a certificate".to_owned())),
-            false => Ok(ClientValidation { roots, is_optional: false }),
         }
     }
 
@@ -575,13 +491,6 @@ fn kinds(
         }
     }
     (kinds, unsupported)
-}
-
-/// What clients must show on a port.
-fn frontend(gateway: &GatewaySpec, port: u16) -> Option<&FrontendValidation> {
-    let frontend = gateway.tls.as_ref()?.frontend.as_ref()?;
-    let of_port = frontend.per_port.iter().find(|of| of.port == port).map(|of| &of.tls);
-    of_port.unwrap_or(&frontend.default).validation.as_ref()
 }
 
 /// Whether a namespace is among those that are let in.

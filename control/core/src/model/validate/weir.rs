@@ -2,7 +2,10 @@
 
 use super::{Checked, Flaw, MAX_WEIGHT, header_name, health, optional_duration};
 use crate::ir::BackendAddress;
-use crate::model::{BackendSpec, FlowAction, FlowRuleSpec, SplitSpec, TrafficPolicySpec, UserGroupSpec};
+use crate::model::{
+    BackendSpec, FlowAction, FlowRuleSpec, PeerAuthenticationSpec, SplitSpec, TrafficPolicySpec,
+    UserGroupSpec,
+};
 
 /// Divisors of which the remainder can be read off the last two digits.
 const DIVISORS: [u32; 8] = [2, 4, 5, 10, 20, 25, 50, 100];
@@ -159,5 +162,13 @@ pub(super) fn flow_rule(spec: &FlowRuleSpec) -> Checked {
         (FlowAction::Forward, None) => Err(Flaw::new("spec.target", "is missing: where `forward` leads")),
         (FlowAction::Drop, Some(_)) => Err(Flaw::new("spec.target", "`drop` has none")),
         _ => Ok(()),
+    }
+}
+
+pub(super) fn peer_authentication(spec: &PeerAuthenticationSpec) -> Checked {
+    let selects = spec.selector.as_ref().is_some_and(|selector| !selector.match_labels.is_empty());
+    match spec.port_level_mtls.is_empty() || selects {
+        true => Ok(()),
+        false => Err(Flaw::new("spec.portLevelMtls", "goes with a selector only")),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::flow::FlowRoutes;
 use super::super::http::Entry;
 use super::Port;
-use crate::ir::{Action, ChainAction, Host, Listener, Redirect, Route, Speaks, Table, TlsChain};
+use crate::ir::{Action, ChainAction, Host, Listener, Plain, Redirect, Route, Speaks, Table, TlsChain};
 use crate::model::Protocol;
 
 /// What a socket speaks: everything that its ports do. None where nothing can come of it.
@@ -24,9 +24,17 @@ pub(super) fn speaks(
         }
         Table { hosts }
     };
+    let in_clear: Vec<_> = ports.iter().copied().filter(|port| port.takes_plaintext()).collect();
+    let plain = in_clear.first().and_then(|first| {
+        if first.protocol == Protocol::Https {
+            tables.insert(name.to_owned(), table(&in_clear));
+            return Some(Plain::Http(name.to_owned()));
+        }
+        in_clear.iter().find_map(|port| port.connections.first()).map(Plain::Tcp)
+    });
     if ports.iter().any(|port| port.is_tls()) {
         let mut chains = Vec::new();
-        for port in ports {
+        for port in ports.iter().filter(|port| port.is_tls()) {
             let server_names = match port.hostname.as_str() {
                 "" => Vec::new(),
                 hostname => vec![hostname.to_owned()],
@@ -41,13 +49,17 @@ pub(super) fn speaks(
                 termination => chains.extend(port.connections.chains(port.name, termination.as_ref())),
             }
         }
-        return (!chains.is_empty()).then_some(Speaks::Tls(chains));
+        return (!chains.is_empty() || plain.is_some()).then_some(Speaks::Tls(chains, plain));
+    }
+    if let Some(plain) = plain {
+        return Some(Speaks::Plain(plain));
     }
     if ports.iter().any(|port| port.protocol == Protocol::Tcp) {
-        return ports.iter().find_map(|port| port.connections.first()).map(Speaks::Tcp);
+        let arms = ports.iter().find_map(|port| port.connections.first());
+        return arms.map(|arms| Speaks::Plain(Plain::Tcp(arms)));
     }
     tables.insert(name.to_owned(), table(ports));
-    Some(Speaks::Http(name.to_owned()))
+    Some(Speaks::Plain(Plain::Http(name.to_owned())))
 }
 
 /// The flow rules of the namespaces whose routes are for a host itself.
@@ -87,8 +99,8 @@ fn complete_redirects(hosts: &mut [Host], port: &Port<'_>) {
 /// The certificates that any listener shows.
 pub(super) fn certificates_of(listeners: &BTreeMap<String, Listener>) -> BTreeSet<String> {
     let chains = listeners.values().filter_map(|listener| match &listener.speaks {
-        Speaks::Tls(chains) => Some(chains),
-        Speaks::Http(_) | Speaks::Tcp(_) => None,
+        Speaks::Tls(chains, _) => Some(chains),
+        Speaks::Plain(_) => None,
     });
     let terminations = chains.flatten().filter_map(|chain| match &chain.then {
         ChainAction::Http(termination, _) | ChainAction::Tcp(termination, _) => Some(termination),
