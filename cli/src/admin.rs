@@ -10,11 +10,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::BadInput;
+use crate::progress::Progress;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A page of the port at `base`, such as `http://127.0.0.1:9901`, which `flag` gave.
 pub(crate) fn page(flag: &str, base: &str, path: &str) -> Result<String> {
+    let _progress = Progress::of(format!("asking {base}: {path}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match tokio::time::timeout(PATIENCE, fetch(flag, base, path)).await {

@@ -14,6 +14,7 @@ use control_core::model::{Kind, Memory, Objects, Resource, read};
 use proxy_core::config::Address;
 use serde_json::{Value, json};
 
+use crate::progress::Progress;
 use crate::resources::{Named, documents};
 use crate::server::Server;
 use crate::table::{Format, value};
@@ -36,6 +37,7 @@ pub(crate) struct Import {
 
 /// Writes Gateway API and `weir.dev/v1` to standard output, for `weir apply -f -`.
 pub(crate) fn import(flags: &Import) -> Result<()> {
+    let _progress = Progress::of("importing".to_owned());
     let given = Given { name: flags.name.clone(), host: flags.host.clone() };
     let place = match flags.files.as_slice() {
         [only] => format!("{}:", only.display()),
@@ -124,6 +126,7 @@ enum Reader {
 
 /// Writes what a control plane would send to such a node.
 pub(crate) fn convert(flags: &Convert) -> Result<()> {
+    let _progress = Progress::of("converting".to_owned());
     let mut objects = Objects::default();
     let name: Arc<str> = match flags.files.as_slice() {
         [only] => only.display().to_string().into(),

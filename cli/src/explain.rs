@@ -9,6 +9,7 @@ use form_urlencoded::Serializer;
 use hyper::Uri;
 use proxy::{Ask, Bootstrap};
 
+use crate::progress::Progress;
 use crate::{BadInput, Format, admin, print, server};
 
 /// Flags of `weir explain`. The answer comes from a running proxy, or from a configuration file that nobody serves.
@@ -52,6 +53,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             admin::page("--admin", &base, &format!("/explain?{query}"))?
         }
         Some(path) => {
+            let _progress = Progress::of(format!("looking at {}", path.display()));
             let bad = |reason: String| BadInput(reason);
             let bootstrap = Bootstrap::from_file(path).map_err(|error| bad(error.to_string()))?;
             let offline = bootstrap.offline().map_err(|error| bad(format!("{}: {error}", path.display())))?;

@@ -6,6 +6,7 @@ mod demo;
 mod exit;
 mod explain;
 mod local;
+mod progress;
 mod resources;
 mod run;
 mod server;

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use crate::progress::Progress;
 use crate::{BadInput, Exit};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -111,6 +112,7 @@ impl Server {
         body: Option<String>,
         headers: &[(&str, String)],
     ) -> Result<Answer> {
+        let _progress = Progress::of(format!("asking {}: {method} {path}", self.base()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let asked = async {

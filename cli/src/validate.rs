@@ -17,6 +17,7 @@ use proxy::{Bootstrap, Warning, check_resources, holds_resources};
 use proxy_core::config::Address;
 use serde_json::json;
 
+use crate::progress::Progress;
 use crate::{BadInput, Format, print};
 
 /// Flags of `weir validate`. Exit codes: 0 all is well, 1 there are warnings, 2 it cannot be used.
@@ -32,6 +33,7 @@ pub(crate) struct Flags {
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     let path = flags.file.display();
+    let _progress = Progress::of(format!("looking at {path}"));
     // Once: it may be a pipe.
     let text = std::fs::read_to_string(&flags.file).map_err(|error| BadInput(format!("{path}: {error}")))?;
     if is_of_a_control_plane(&text) {

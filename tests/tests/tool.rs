@@ -105,3 +105,25 @@ fn shells_and_manuals_know_every_command() {
     assert!(manual.starts_with(".ie") || manual.contains(".TH weir"), "{}", &manual[..80]);
     assert!(["explain", "status", "access\\-log"].iter().all(|word| manual.contains(word)));
 }
+
+/// What takes longer than a second says what it does, on a terminal alone, and leaves nothing behind.
+#[test]
+fn what_takes_long_says_what_it_does() {
+    let slow = Backend::start(|_, peer| {
+        if peer.head().is_some() {
+            std::thread::sleep(std::time::Duration::from_millis(2_500));
+            peer.send("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{ \"items\": []}");
+        }
+    });
+    let server = format!("http://{}", slow.address);
+    let quiet = Process::run("weir", &["get", "httproute", "--server", &server]);
+    assert!(!quiet.stderr.contains("asking"), "{}", quiet.stderr);
+    // A terminal, as `script` makes one.
+    let command = format!("{} get httproute --server {server}", Process::path("weir").display());
+    let output = Command::new("script").args(["-qefc", &command, "/dev/null"]).output().expect("script");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let what = format!("asking {server}: GET /api/v1/namespaces/default/httproute");
+    assert!(shown.contains(&what), "{shown:?}");
+    let (_, after) = shown.rsplit_once(&what).expect("it is there");
+    assert!(after.contains("\u{1b}[2K") || after.contains('\r'), "the line is taken away: {after:?}");
+}
