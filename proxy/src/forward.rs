@@ -34,7 +34,7 @@ pub(crate) use reply::refuse;
 use crate::deadline::Limit;
 use crate::exchange::{Exchange, Progress};
 use crate::socket::Socket;
-use crate::upstream::{InFlight, Pool};
+use crate::upstream::{InFlight, Passage, Pool};
 use crate::worker::view::{ClusterView, Picked, RouteView};
 use observe::observe;
 use plan::{Plan, Tunnel};
@@ -50,6 +50,8 @@ struct Routed {
     spilled_from: Option<usize>,
     cluster: Option<Rc<ClusterView>>,
     pool: Option<Rc<Pool>>,
+    /// What a breaker wants to know the outcome by.
+    passage: Option<Passage>,
 }
 
 /// How an exchange with the upstream ended.
@@ -141,8 +143,8 @@ async fn exchange_with_upstream(
     check_tunnel(cx, exchange, options)?;
     let plan = Plan::new(cx, &cluster, options, &exchange.request, &exchange.from_client);
     let labels = forward.split.arms[routed.arm].subset.as_deref();
-    let Picked { endpoint, pool, link } = cluster.pick(cx, labels)?;
-    routed.pool = Some(pool.clone());
+    let Picked { endpoint, pool, link, passage } = cluster.pick(cx, labels)?;
+    (routed.pool, routed.passage) = (Some(pool.clone()), passage);
     let admitted = InFlight::request(&pool, &cluster.table, options.priority);
     let _in_flight = admitted.inspect_err(|_| cluster.cells.request_overflows.add(1))?;
     edits::request(cx, routed, exchange);
@@ -226,8 +228,10 @@ fn choose_arm(
     };
     let usable = |arm: usize| {
         let config = &split.arms[arm];
-        let table = slot(arm, config).and_then(|slot| cx.view.snapshot.cluster(slot));
-        table.is_some_and(|table| table.is_usable(config.subset.as_deref()))
+        let cluster = slot(arm, config).and_then(|slot| cx.view.cluster(cx.worker, slot));
+        cluster.is_some_and(|cluster| {
+            cluster.table.is_usable(config.subset.as_deref()) && !cluster.breakers.are_shut()
+        })
     };
     let taken = route.choose(split, &request, usable);
     let config = &split.arms[taken.arm];

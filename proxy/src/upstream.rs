@@ -3,6 +3,7 @@
 //! Pools are not shared between workers, so taking a connection is a pop from a vector. The most recently used
 //! connection is the one least likely to have been closed by its peer.
 
+mod breaker;
 mod gate;
 mod link;
 mod pool;
@@ -15,6 +16,7 @@ use proxy_core::breaker::Priority;
 use proxy_core::http1::Method;
 use proxy_core::snapshot::ClusterTable;
 
+pub(crate) use breaker::{Breakers, ClusterBreakers, Passage};
 pub(crate) use gate::InFlight;
 pub(crate) use link::{Link, contexts_of};
 pub(crate) use pool::Pool;

@@ -1,7 +1,11 @@
 //! Circuit breakers: limits on what goes on at once in a cluster, over all workers
-//! (`envoy.config.cluster.v3.CircuitBreakers`).
+//! (`envoy.config.cluster.v3.CircuitBreakers`), and windows over the outcomes of its last calls.
+
+mod window;
 
 use std::sync::atomic::{AtomicU32, Ordering};
+
+pub use window::{Pass, Window, WindowOptions, WindowState};
 
 /// Which of a cluster's two sets of limits a request counts against (`RouteAction.priority`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -113,7 +113,11 @@ async fn carry(
             cells: &cluster.cells,
         };
         exchange.progress.attempts += 1;
-        match picked.pool.acquire(&demand).await {
+        let acquired = picked.pool.acquire(&demand).await;
+        if let Some(passage) = &picked.passage {
+            passage.note(Some(acquired.is_err()), Instant::now());
+        }
+        match acquired {
             Ok(leased) => break (leased, in_flight),
             Err(reason) if left == 0 => return Err(reason.into()),
             Err(_) => {}

@@ -6,6 +6,7 @@ use proxy_core::access::Record;
 use proxy_core::grpc;
 use proxy_core::hop;
 
+use super::reason::Side;
 use super::{Reason, RequestContext, Routed};
 use crate::exchange::{Exchange, Progress};
 use crate::telemetry::Lapse;
@@ -30,6 +31,9 @@ pub(super) fn observe(
         (Some(cluster), Some(Reason::ResponseTimeout)) => cluster.cells.timeouts.add(1),
         _ => {}
     }
+    if let Some(passage) = &routed.passage {
+        passage.note(has_failed(exchange, status, failure), ended);
+    }
     cx.chain.cells.observe(status, lapse);
     // Routes that do not forward have cells as well, of one arm without a name.
     if let Some(route) = &routed.route {
@@ -47,6 +51,15 @@ pub(super) fn observe(
     let record = record(cx, routed, exchange, status, failure, duration);
     let record = Record { local_body, ..record };
     cx.chain.logs.iter().for_each(|log| log.write(&record));
+}
+
+/// Whether a call failed at its endpoint; unset where its end says nothing of that.
+fn has_failed(exchange: &Exchange, status: u16, failure: Option<Reason>) -> Option<bool> {
+    match failure {
+        Some(failure) => (failure.side() == Side::Upstream).then_some(true),
+        // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS
+        None => Some(status >= 500 || matches!(exchange.progress.grpc_status, Some(2 | 4 | 13 | 14 | 15))),
+    }
 }
 
 /// All that can be told of a request.

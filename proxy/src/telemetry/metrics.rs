@@ -311,6 +311,14 @@ impl Families {
     }
 
     fn endpoints(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Breakers over the outcomes of a cluster's calls, by state";
+        let mut family = encoder.encode_descriptor("weir_breaker_windows", help, None, MetricType::Gauge)?;
+        for (cluster, counts) in self.0.breakers.states() {
+            for (state, count) in ["closed", "open", "half_open"].into_iter().zip(counts) {
+                let labels = [("cluster", cluster.as_str()), ("state", state)];
+                ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
         let help = "Active health checks of a cluster's endpoints, by what came of them";
         let mut family =
             encoder.encode_descriptor("weir_cluster_health_checks", help, None, MetricType::Counter)?;

@@ -10,6 +10,7 @@ use proxy_core::route::RouteLabel;
 use xds_proto::weir::fleet::v1::ArmCounts;
 
 use super::cells::{ArmCells, ClusterCells, ListenerCells, WorkerCells};
+use crate::upstream::Breakers;
 
 /// Series of arms that are kept; more share one that is labelled `overflow`.
 const MAX_ARMS: usize = 20_000;
@@ -69,6 +70,8 @@ pub(crate) struct Registry {
     listeners: Mutex<BTreeMap<ListenerKey, Vec<Arc<ListenerCells>>>>,
     xds: Mutex<XdsCounts>,
     health_checks: Mutex<BTreeMap<ClusterName, CheckCounts>>,
+    /// Breakers over the outcomes of calls.
+    pub(crate) breakers: Breakers,
     pub(crate) xds_connected: AtomicBool,
     /// What is served is what an earlier process was told.
     pub(crate) xds_stale: AtomicBool,
@@ -93,6 +96,7 @@ impl Registry {
             listeners: Mutex::default(),
             xds: Mutex::default(),
             health_checks: Mutex::default(),
+            breakers: Breakers::default(),
             xds_connected: AtomicBool::new(false),
             xds_stale: AtomicBool::new(false),
             worker_stalls: AtomicU64::new(0),

@@ -25,7 +25,7 @@ use crate::forward::{Reason, RequestContext};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{ArmCells, ArmKey, ClusterCells, ListenerCells, ListenerKey};
 use crate::tls::ServerContext;
-use crate::upstream::{Link, Pool};
+use crate::upstream::{ClusterBreakers, Link, Passage, Pool};
 
 /// What one request sees from its start to its end.
 pub(crate) struct View {
@@ -78,6 +78,7 @@ pub(crate) struct ClusterView {
     pub(crate) table: Arc<ClusterTable>,
     pub(crate) cells: Arc<ClusterCells>,
     balancer: RefCell<Balancer>,
+    pub(crate) breakers: ClusterBreakers,
     /// In the order of the table's endpoints.
     pools: Box<[Rc<Pool>]>,
     links: Box<[Rc<Link>]>,
@@ -91,6 +92,8 @@ pub(crate) struct Picked {
     pub(crate) endpoint: Option<usize>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) link: Rc<Link>,
+    /// What its breaker wants to know the outcome by, where there is one.
+    pub(crate) passage: Option<Passage>,
 }
 
 /// Endpoints that clients wanted and that are remembered, by cluster.
@@ -307,6 +310,7 @@ impl ClusterView {
             table: table.clone(),
             cells: worker.shared.registry.cluster(&table.name, worker.id),
             balancer: RefCell::new(Balancer::staggered(worker.id)),
+            breakers: worker.shared.registry.breakers.of(table),
             pools: table.endpoints.iter().map(|endpoint| Rc::new(Pool::new(endpoint.clone()))).collect(),
             links: links(worker, table),
             wanted: RefCell::default(),
@@ -354,6 +358,7 @@ impl ClusterView {
             table: table.clone(),
             cells: old.cells.clone(),
             balancer: RefCell::new(old.balancer.borrow().clone()),
+            breakers: worker.shared.registry.breakers.of(table),
             pools: pools.into(),
             links: links.into(),
             wanted: RefCell::new(wanted),
@@ -394,10 +399,30 @@ impl ClusterView {
             self.cells.panics.add(1);
         }
         let endpoints = &self.table.endpoints;
-        let picked = self.balancer.borrow_mut().pick(self.table.policy, choices, endpoints, &mut rng);
-        let index = picked.ok_or(Reason::NoEndpoint)?;
+        let mut pick = || {
+            let picked = self.balancer.borrow_mut().pick(self.table.policy, choices, endpoints, &mut rng);
+            picked.ok_or(Reason::NoEndpoint)
+        };
+        let (index, passage) = match &self.breakers {
+            ClusterBreakers::None => (pick()?, None),
+            ClusterBreakers::Whole(breaker) => {
+                (pick()?, Some(breaker.try_pass(Instant::now()).ok_or(Reason::BreakerOpen)?))
+            }
+            ClusterBreakers::Each(breakers) => {
+                // Whoever is shut is passed over; a draw may have to be repeated to meet the others.
+                let mut tries = 2 * endpoints.len();
+                loop {
+                    let index = pick()?;
+                    match breakers[index].try_pass(Instant::now()) {
+                        None if tries > 0 => tries -= 1,
+                        None => return Err(Reason::BreakerOpen),
+                        passage => break (index, passage),
+                    }
+                }
+            }
+        };
         let (pool, link) = (self.pools[index].clone(), self.links[index].clone());
-        Ok(Picked { endpoint: Some(index), pool, link })
+        Ok(Picked { endpoint: Some(index), pool, link, passage })
     }
 
     /// The endpoint that a client wanted before it was sent here.
@@ -412,6 +437,6 @@ impl ClusterView {
             Rc::new(Pool::new(Arc::new(state)))
         };
         let pool = known.entry(address.clone()).or_insert_with(make).clone();
-        Some(Picked { endpoint: None, pool, link: self.links.first()?.clone() })
+        Some(Picked { endpoint: None, pool, link: self.links.first()?.clone(), passage: None })
     }
 }

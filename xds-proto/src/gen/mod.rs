@@ -223,6 +223,11 @@ pub mod google {
     }
 }
 pub mod weir {
+    pub mod breaker {
+        pub mod v1 {
+            include!("weir.breaker.v1.rs");
+        }
+    }
     pub mod control {
         pub mod v1 {
             include!("weir.control.v1.rs");

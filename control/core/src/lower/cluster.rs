@@ -26,10 +26,11 @@ use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
 };
 use xds_proto::prost_types::{Struct, Value, value};
 use xds_proto::type_url::pack;
+use xds_proto::weir::breaker::v1::{CountWindow, count_window::Scope};
 
 use super::{Dialect, address, ads, health, inline, named_address, route, tls_socket};
 use crate::ir::{self, BackendAddress, BackendProtocol, LoadBalancing, Place};
-use crate::model::CircuitBreaker;
+use crate::model::{BreakerScope, BreakerWindow, CircuitBreaker};
 
 /// Where Linux distributions keep the roots of the machine.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -51,13 +52,38 @@ pub(super) fn cluster(name: &str, backend: &ir::Backend, dialect: Dialect) -> Cl
         lb_policy: policy as i32,
         // Where a name has addresses of both families, most backends listen on the older one.
         dns_lookup_family: if backend.has_names() { DnsLookupFamily::V4Preferred as i32 } else { 0 },
-        typed_extension_protocol_options: protocol_options(backend, dialect),
+        typed_extension_protocol_options: extensions(backend, dialect),
         transport_socket: backend.tls.as_ref().filter(|_| dialect != Dialect::Grpc).map(tls),
         transport_socket_matches: health::transports(backend, dialect),
         circuit_breakers: circuit_breakers(&backend.limits),
         health_checks: health::checks(backend, dialect),
         common_lb_config: health::no_panic(backend, dialect),
         ..Cluster::default()
+    }
+}
+
+/// What stands beside the cluster's own fields. Envoy has no breaker over outcomes.
+fn extensions(backend: &ir::Backend, dialect: Dialect) -> HashMap<String, xds_proto::prost_types::Any> {
+    let mut options = protocol_options(backend, dialect);
+    if let Some(window) = backend.limits.window.as_ref().filter(|_| dialect == Dialect::Weir) {
+        options.insert("weir.breaker".to_owned(), pack(&count_window(window)));
+    }
+    options
+}
+
+fn count_window(window: &BreakerWindow) -> CountWindow {
+    let open = window.wait_duration_in_open_state.as_deref().and_then(crate::model::duration);
+    let scope = match window.scope {
+        BreakerScope::Backend => Scope::Cluster,
+        BreakerScope::Endpoint => Scope::Endpoint,
+    };
+    CountWindow {
+        size: window.sliding_window_size.unwrap_or(BreakerWindow::SIZE),
+        minimum_calls: window.minimum_number_of_calls,
+        failure_rate_threshold: window.failure_rate_threshold,
+        open_duration: open.and_then(|open| open.try_into().ok()),
+        half_open_calls: window.permitted_number_of_calls_in_half_open_state,
+        scope: scope as i32,
     }
 }
 
@@ -110,7 +136,10 @@ fn tls(tls: &ir::BackendTls) -> TransportSocket {
 }
 
 fn circuit_breakers(limits: &CircuitBreaker) -> Option<CircuitBreakers> {
-    (*limits != CircuitBreaker::default()).then(|| CircuitBreakers {
+    let has_limits = limits.max_connections.is_some()
+        || limits.max_pending_requests.is_some()
+        || limits.max_requests.is_some();
+    has_limits.then(|| CircuitBreakers {
         thresholds: vec![Thresholds {
             max_connections: limits.max_connections,
             max_pending_requests: limits.max_pending_requests,

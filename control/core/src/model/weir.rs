@@ -223,6 +223,60 @@ pub struct CircuitBreaker {
     /// Requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests: Option<u32>,
+    /// Opens where too many of the last calls have failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<BreakerWindow>,
+}
+
+/// A breaker over the outcomes of the last calls, in each proxy, in the words of Resilience4j.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct BreakerWindow {
+    /// What it looks back on.
+    #[serde(default)]
+    pub sliding_window_type: WindowType,
+    /// How many calls; 1 to 1,000, and 100 where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window_size: Option<u32>,
+    /// With fewer it never opens; the size where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_number_of_calls: Option<u32>,
+    /// It opens where so many of a hundred failed; 50 where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_rate_threshold: Option<u32>,
+    /// How long it stays open; `60s` where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_duration_in_open_state: Option<String>,
+    /// How many calls decide then whether it closes; 10 where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permitted_number_of_calls_in_half_open_state: Option<u32>,
+    /// Whether each endpoint has one of its own.
+    #[serde(default)]
+    pub scope: BreakerScope,
+}
+
+impl BreakerWindow {
+    /// Calls that are looked back on where nobody says.
+    pub const SIZE: u32 = 100;
+}
+
+/// What a breaker looks back on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WindowType {
+    /// A number of calls.
+    #[default]
+    #[serde(rename = "COUNT_BASED")]
+    CountBased,
+}
+
+/// What has a breaker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BreakerScope {
+    /// The backend as a whole.
+    #[default]
+    Backend,
+    /// Each endpoint: while it is open, others take its calls.
+    Endpoint,
 }
 
 /// `UserGroup.spec`: exactly one of `members`, `modulo` and `attribute`.

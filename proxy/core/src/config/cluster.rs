@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::health::{CheckTarget, HealthCheck, Standing, Verdict};
 use super::{Address, ClusterName, Http2Options, Labels, UpstreamProtocol, UpstreamTransport};
-use crate::breaker::{Priority, Thresholds};
+use crate::breaker::{Priority, Thresholds, WindowOptions};
 
 /// `envoy.config.cluster.v3.Cluster`: endpoints of one kind, and how they are reached.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Cluster {
     pub balancing: Balancing,
     /// Circuit breakers, by priority.
     pub thresholds: PriorityThresholds,
+    /// The breaker over the outcomes of its last calls.
+    pub window: Option<WindowOptions>,
     /// How its endpoints are asked whether they are well.
     pub health_check: Option<Arc<HealthCheck>>,
     /// How connections to its endpoints are kept.

@@ -3,8 +3,8 @@
 use super::{Checked, Flaw, MAX_WEIGHT, header_name, health, optional_duration};
 use crate::ir::BackendAddress;
 use crate::model::{
-    BackendSpec, FlowAction, FlowRuleSpec, PeerAuthenticationSpec, SplitSpec, TrafficPolicySpec,
-    UserGroupSpec,
+    BackendSpec, BreakerWindow, FlowAction, FlowRuleSpec, PeerAuthenticationSpec, SplitSpec,
+    TrafficPolicySpec, UserGroupSpec,
 };
 
 /// Divisors of which the remainder can be read off the last two digits.
@@ -60,6 +60,9 @@ pub(super) fn traffic_policy(spec: &TrafficPolicySpec) -> Checked {
         return Err(Flaw::new(path, format!("says nothing of a {}", target.kind)));
     }
     spec.split.as_ref().map_or(Ok(()), split)?;
+    if let Some(window) = spec.circuit_breaker.as_ref().and_then(|breaker| breaker.window.as_ref()) {
+        breaker_window(window)?;
+    }
     if let Some(check) = &spec.health_check {
         health::check("spec.healthCheck", check)?;
     }
@@ -80,6 +83,23 @@ pub(super) fn traffic_policy(spec: &TrafficPolicySpec) -> Checked {
         optional_duration("spec.timeouts.idle", timeouts.idle.as_ref())?;
     }
     Ok(())
+}
+
+fn breaker_window(window: &BreakerWindow) -> Checked {
+    let size = window.sliding_window_size;
+    for (field, most, value) in [
+        ("slidingWindowSize", 1_000, size),
+        ("minimumNumberOfCalls", size.unwrap_or(BreakerWindow::SIZE), window.minimum_number_of_calls),
+        ("failureRateThreshold", 100, window.failure_rate_threshold),
+        ("permittedNumberOfCallsInHalfOpenState", 1_000, window.permitted_number_of_calls_in_half_open_state),
+    ] {
+        if let Some(value) = value.filter(|value| !(1..=most).contains(value)) {
+            let reason = format!("{value} is not from 1 to {most}");
+            return Err(Flaw::new(format!("spec.circuitBreaker.window.{field}"), reason));
+        }
+    }
+    let open = window.wait_duration_in_open_state.as_ref();
+    optional_duration("spec.circuitBreaker.window.waitDurationInOpenState", open).map(drop)
 }
 
 fn split(split: &SplitSpec) -> Checked {

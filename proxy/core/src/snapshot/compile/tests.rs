@@ -14,6 +14,7 @@ fn endpoint(port: u16) -> Endpoint {
 fn cluster(name: &str, ports: &[u16]) -> (ClusterName, ServedCluster) {
     let endpoints = Arc::new(LoadAssignment::of(ports.iter().map(|p| endpoint(*p)).collect()));
     let cluster = Arc::new(Cluster {
+        window: None,
         health_check: None,
         name: name.into(),
         endpoints: EndpointSource::Static(endpoints.clone()),

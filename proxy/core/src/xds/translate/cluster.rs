@@ -21,11 +21,12 @@ use xds_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 use xds_proto::prost_types::{self, Any};
+use xds_proto::weir::breaker::v1::{CountWindow, count_window::Scope};
 
 use super::fault::{At, Fault, Translated, each, required};
 use super::http::{buffer_bytes, duration, head_bytes, header_count, set_time};
 use super::{balancing, dns, eds_name, endpoint, health, http2, named, tls, unpack};
-use crate::breaker::{Priority, Thresholds};
+use crate::breaker::{Priority, Thresholds, WindowOptions};
 use crate::config::{
     Cluster, ConnectionOptions, EndpointSource, Patience, PriorityThresholds, TransportMatch,
     UpstreamProtocol,
@@ -33,6 +34,7 @@ use crate::config::{
 use crate::xds::Origin;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const BREAKER: &str = "weir.breaker";
 const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
@@ -80,7 +82,7 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         connections.protocol = UpstreamProtocol::Http2;
         http2::options(options, &mut connections.http2).at("http2_protocol_options")?;
     }
-    protocol_options(&typed_extension_protocol_options, &mut connections)
+    let window = extensions(&typed_extension_protocol_options, &mut connections)
         .at("typed_extension_protocol_options")?;
     let lookups = dns::of_cluster(
         dns_refresh_rate,
@@ -137,6 +139,7 @@ pub(super) fn cluster(message: cluster_proto::Cluster) -> Translated<Cluster> {
         connect_timeout: connect_timeout_of(connect_timeout).at("connect_timeout")?,
         balancing: balancing::balancing(picking)?,
         thresholds: thresholds(circuit_breakers).at("circuit_breakers")?,
+        window,
         health_check: health::check(health_checks)?,
         connections,
         transport: transport_socket
@@ -280,9 +283,18 @@ fn common_options(
     Ok(())
 }
 
-fn protocol_options(options: &HashMap<String, Any>, connections: &mut ConnectionOptions) -> Translated<()> {
+/// What stands beside the cluster's own fields: how it is spoken to, and the breaker that standard xDS has no field for.
+fn extensions(
+    options: &HashMap<String, Any>,
+    connections: &mut ConnectionOptions,
+) -> Translated<Option<WindowOptions>> {
+    let mut breaker = None;
     for (key, any) in options {
         let at = format!("[{key:?}]");
+        if key == BREAKER {
+            breaker = Some(unpack(any).and_then(window).at(&at)?);
+            continue;
+        }
         if key != HTTP_PROTOCOL_OPTIONS {
             return Err(Fault::new("is not supported").under(at));
         }
@@ -293,7 +305,26 @@ fn protocol_options(options: &HashMap<String, Any>, connections: &mut Connection
         }
         protocol(upstream_protocol_options, connections).at(&at)?;
     }
-    Ok(())
+    Ok(breaker)
+}
+
+/// A breaker over the outcomes of the last calls.
+fn window(message: CountWindow) -> Translated<WindowOptions> {
+    let CountWindow { size, minimum_calls, failure_rate_threshold, open_duration, half_open_calls, scope } =
+        message;
+    let within = |field: &'static str, value: u32, most: u32| match value {
+        value if (1..=most).contains(&value) => Ok(value),
+        value => Err(Fault::new(format!("{value} is not from 1 to {most}")).under(field)),
+    };
+    let size = within("size", size, 1_000)?;
+    Ok(WindowOptions {
+        size,
+        minimum: within("minimum_calls", minimum_calls.unwrap_or(size), size)?,
+        failure_percent: within("failure_rate_threshold", failure_rate_threshold.unwrap_or(50), 100)?,
+        open: open_duration.map_or(Ok(Duration::from_secs(60)), duration).at("open_duration")?,
+        half_open: within("half_open_calls", half_open_calls.unwrap_or(10), 1_000)?,
+        is_of_endpoint: enum_value::<Scope>(scope).at("scope")? == Scope::Endpoint,
+    })
 }
 
 /// What the endpoints speak.
