@@ -3,6 +3,7 @@
 mod connection;
 mod context;
 mod edits;
+mod inject;
 mod observe;
 mod plan;
 mod reason;
@@ -52,6 +53,8 @@ struct Routed {
     pool: Option<Rc<Pool>>,
     /// What a breaker wants to know the outcome by.
     passage: Option<Passage>,
+    /// It was held up on purpose, until then.
+    held_until: Option<Instant>,
 }
 
 /// How an exchange with the upstream ended.
@@ -141,6 +144,10 @@ async fn exchange_with_upstream(
     let cluster = choose_arm(cx, exchange, routed, &route, forward)?;
     let options = &forward.options;
     check_tunnel(cx, exchange, options)?;
+    if let Some(injection) = options.injection.as_deref().or(cx.http().injection.as_deref()) {
+        // Rare, and large: in a box, so that the future of a request stays small.
+        Box::pin(inject::inject(cx, injection, exchange, routed, &route, &cluster)).await?;
+    }
     let plan = Plan::new(cx, &cluster, options, &exchange.request, &exchange.from_client);
     let labels = forward.split.arms[routed.arm].subset.as_deref();
     let Picked { endpoint, pool, link, passage } = cluster.pick(cx, labels)?;
@@ -154,7 +161,8 @@ async fn exchange_with_upstream(
     let hostname = endpoint.map_or("", |endpoint| cluster.table.hostname(endpoint));
     edits::target(routed, forward, hostname, exchange);
     let mut upload = Upload::prepare(cx, &plan, exchange, &pool)?;
-    set_deadlines(cx, &plan, &upload, &exchange.request, &exchange.from_client);
+    let begun = routed.held_until.unwrap_or(cx.complete);
+    set_deadlines(cx, &plan, &upload, &exchange.request, &exchange.from_client, begun);
     if plan.tunnel == Some(Tunnel::Terminated) {
         let tunnel = terminate_connect(cx, &plan, &pool, &link, client, exchange, upload.used);
         return Ok(Box::pin(tunnel).await?);
@@ -300,6 +308,7 @@ fn set_deadlines(
     upload: &Upload,
     request: &RequestHead,
     buffer: &[u8],
+    begun: Instant,
 ) {
     let timeouts = &cx.http().timeouts;
     let exchange = match plan.options.exchange {
@@ -313,10 +322,10 @@ fn set_deadlines(
         cx.deadlines().set(Limit::Exchange, cx.started, exchange);
     }
     if upload.sent {
-        cx.await_response(plan, cx.complete);
+        cx.await_response(plan, begun);
     } else {
         cx.deadlines().set(Limit::Request, cx.started, timeouts.request);
         // Until the body moves: a wait for a connection has an end as well.
-        cx.deadlines().set(Limit::StreamIdle, cx.complete, plan.stream_idle);
+        cx.deadlines().set(Limit::StreamIdle, begun, plan.stream_idle);
     }
 }

@@ -273,6 +273,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// Without a byte; the proxy's default where unset.
     pub idle_timeout: Option<Duration>,
+    /// Requests that are held up or refused on purpose.
+    pub fault: Option<Box<crate::model::FaultSpec>>,
 }
 
 /// Another path.

@@ -2,6 +2,7 @@
 
 mod audience;
 mod cluster;
+mod fault;
 mod grpc;
 mod health;
 mod listener;
@@ -256,8 +257,8 @@ impl Lowering {
         let logs_elsewhere = before.access_log != ir.access_log;
         for (name, listener) in changes(&before.listeners, &ir.listeners, |a, b| !logs_elsewhere && a == b) {
             for dialect in [Dialect::Weir, Dialect::Standard] {
-                let listener =
-                    listener.map(|listener| listener::listener(name, listener, ir.access_log.as_deref()));
+                let listener = listener
+                    .map(|listener| listener::listener(name, listener, ir.access_log.as_deref(), dialect));
                 let lowered = listener.map(|listener| pack(&listener));
                 self.put(dialect, type_url::LISTENER, name, lowered, translate::listener)?;
                 let wanted = &mut self.sets[dialect as usize].wanted;

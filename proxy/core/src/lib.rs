@@ -10,6 +10,7 @@ pub mod config;
 pub mod edit;
 pub mod endpoint;
 pub mod explain;
+pub mod fault;
 pub mod grpc;
 pub mod health;
 pub mod hop;

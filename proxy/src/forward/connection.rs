@@ -41,7 +41,9 @@ pub(crate) async fn carry_connection(
     let failure = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(Answer::Failure(reason))) => Some(reason),
-        Ok(Err(Answer::NoCluster(_) | Answer::OfRoute | Answer::TlsRequired)) => Some(Reason::NoCluster),
+        Ok(Err(Answer::NoCluster(_) | Answer::Aborted(_) | Answer::OfRoute | Answer::TlsRequired)) => {
+            Some(Reason::NoCluster)
+        }
         Err(limit) => Some(limit.into()),
     };
     cx.deadlines().clear_all();

@@ -97,7 +97,11 @@ pub(super) fn record<'a>(
         attempts,
         reason: failure.map_or("", Reason::words),
         details: failure.map_or("", Reason::label),
-        flag: failure.map_or("", Reason::flag),
+        flag: match failure {
+            Some(failure) => failure.flag(),
+            None if routed.held_until.is_some() => "DI",
+            None => "",
+        },
         local_body: b"",
         started: cx.worker.unix_micros(cx.started),
         duration,

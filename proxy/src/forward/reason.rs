@@ -78,6 +78,7 @@ reasons! {
     TooManyConnections: Local, 503, "UO", "overflow_connections", "the cluster's circuit breaker max_connections is reached";
     TooManyPending: Local, 503, "UO", "overflow_pending_requests", "the cluster's circuit breaker max_pending_requests is reached";
     BreakerOpen: Local, 503, "UO", "breaker_open", "the circuit breaker is open: too many of the last calls have failed";
+    FaultAborted: Local, 503, "FI", "fault_filter_abort", "fault filter abort";
     ConnectFailed: Upstream, 503, "UF", "connect_failed", "no connection to the endpoint";
     ConnectTimeout: Upstream, 503, "UF", "connect_timeout", "the connection to the endpoint took longer than connect_timeout";
     UpstreamTls: Upstream, 503, "UF", "upstream_tls", "the TLS handshake with the endpoint failed";

@@ -26,6 +26,8 @@ pub(super) enum Answer {
     Failure(Reason),
     /// The route's cluster does not exist; the status is the route's.
     NoCluster(u16),
+    /// It is refused on purpose, with this status.
+    Aborted(u16),
     /// The route is a redirect or a direct response.
     OfRoute,
     /// The virtual host is for TLS: the client is sent there.
@@ -43,6 +45,7 @@ impl Answer {
         match self {
             Self::Failure(reason) => Some(reason),
             Self::NoCluster(_) => Some(Reason::NoCluster),
+            Self::Aborted(_) => Some(Reason::FaultAborted),
             Self::OfRoute | Self::TlsRequired => None,
         }
     }
@@ -52,7 +55,7 @@ impl Answer {
             // A client that stalled is not answered, only cut off.
             (Self::Failure(reason), _) if reason.status() == 0 => 408,
             (Self::Failure(reason), _) => reason.status(),
-            (Self::NoCluster(status), _) => status,
+            (Self::NoCluster(status) | Self::Aborted(status), _) => status,
             (Self::OfRoute, Some(Action::Redirect(redirect))) => redirect.status,
             (Self::OfRoute, Some(Action::Respond(response))) => response.status,
             (Self::OfRoute, Some(Action::Forward(_)) | None) => 500,

@@ -34,6 +34,9 @@ pub(crate) struct WorkerCells {
     pub(crate) upstream_connects: Counter,
     pub(crate) upstream_connect_failures: Counter,
     pub(crate) upstream_reuses: Counter,
+    /// Requests that were held up on purpose, and refused.
+    pub(crate) delays: Counter,
+    pub(crate) aborts: Counter,
     pub(crate) log_lines_dropped: Counter,
     pub(crate) panics: Counter,
     /// Handshakes with clients, those that took up an old session apart.

@@ -57,7 +57,7 @@ impl Collector for Families {
         let registry = &self.0;
         let refused = registry.listeners();
         let refused = refused.values().flatten().map(|cells| cells.connections_refused.value()).sum();
-        let totals: [(&str, &str, u64); 10] = [
+        let totals: [(&str, &str, u64); 12] = [
             (
                 "weir_downstream_connections",
                 "Connections accepted from clients",
@@ -68,6 +68,8 @@ impl Collector for Families {
                 "Connections closed at once: too many in all, or from one source",
                 refused,
             ),
+            ("weir_faults_delayed", "Requests held up on purpose", registry.total(|w| w.delays.value())),
+            ("weir_faults_aborted", "Requests refused on purpose", registry.total(|w| w.aborts.value())),
             (
                 "weir_upstream_connections",
                 "Connections opened to endpoints",

@@ -2,7 +2,7 @@
 //! credits. Parts are made when a request first needs them; parts of the last view are taken over where the snapshot
 //! shares what they belong to.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -61,6 +61,8 @@ pub(crate) struct RouteView {
     pub(crate) cells: Box<[Arc<ArmCells>]>,
     /// Whether anything of its requests or responses is edited, at whatever level.
     pub(crate) has_edits: bool,
+    /// Whether the last request was held up on purpose, and refused.
+    pub(crate) faults: Cell<(Option<bool>, Option<bool>)>,
 }
 
 /// The arm of a request.
@@ -232,6 +234,7 @@ impl RouteView {
             spill: RefCell::default(),
             cells: cells.into(),
             has_edits: has_edits(table, route),
+            faults: Cell::default(),
         }
     }
 

@@ -70,7 +70,19 @@ pub mod envoy {
             }
         }
         pub mod filters {
+            pub mod common {
+                pub mod fault {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.common.fault.v3.rs");
+                    }
+                }
+            }
             pub mod http {
+                pub mod fault {
+                    pub mod v3 {
+                        include!("envoy.extensions.filters.http.fault.v3.rs");
+                    }
+                }
                 pub mod grpc_web {
                     pub mod v3 {
                         include!("envoy.extensions.filters.http.grpc_web.v3.rs");
@@ -231,6 +243,11 @@ pub mod weir {
     pub mod control {
         pub mod v1 {
             include!("weir.control.v1.rs");
+        }
+    }
+    pub mod fault {
+        pub mod v1 {
+            include!("weir.fault.v1.rs");
         }
     }
     pub mod fleet {

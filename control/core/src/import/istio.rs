@@ -297,6 +297,7 @@ impl Mesh {
                 split: None,
                 groups: Vec::new(),
                 timeouts: None,
+                fault: None,
                 circuit_breaker: Some(limits),
                 load_balancing: None,
                 health_check: None,

@@ -5,6 +5,7 @@ use xds_proto::envoy::config::listener::v3::{
     Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter, listener_filter,
 };
 use xds_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
+use xds_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use xds_proto::envoy::extensions::filters::http::router::v3::Router;
 use xds_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
@@ -25,13 +26,18 @@ use xds_proto::envoy::extensions::transport_sockets::tls::v3::{
 use xds_proto::type_url::pack;
 
 use super::route::UNRESOLVED;
-use super::{address, ads, inline, tls_socket};
+use super::{Dialect, address, ads, fault, inline, tls_socket};
 use crate::ir::{self, Arm, ChainAction, Plain, Speaks, Termination};
 
-pub(super) fn listener(name: &str, listener: &ir::Listener, access_log: Option<&str>) -> Listener {
+pub(super) fn listener(
+    name: &str,
+    listener: &ir::Listener,
+    access_log: Option<&str>,
+    dialect: Dialect,
+) -> Listener {
     let plain = |plain: &Plain| match plain {
         Plain::Http(table) => {
-            FilterChain { filters: vec![http(table, access_log)], ..FilterChain::default() }
+            FilterChain { filters: vec![http(table, access_log, dialect)], ..FilterChain::default() }
         }
         Plain::Tcp(arms) => {
             FilterChain { filters: vec![tcp(name, arms, access_log)], ..FilterChain::default() }
@@ -40,7 +46,7 @@ pub(super) fn listener(name: &str, listener: &ir::Listener, access_log: Option<&
     let chains = match &listener.speaks {
         Speaks::Plain(only) => vec![plain(only)],
         Speaks::Tls(chains, in_clear) => {
-            let chains = chains.iter().map(|chain| tls_chain(name, chain, access_log));
+            let chains = chains.iter().map(|chain| tls_chain(name, chain, access_log, dialect));
             let in_clear = in_clear.as_ref().map(|in_clear| FilterChain {
                 name: "plaintext".to_owned(),
                 filter_chain_match: Some(FilterChainMatch {
@@ -72,10 +78,17 @@ fn tls_inspector() -> ListenerFilter {
     }
 }
 
-fn tls_chain(listener: &str, chain: &ir::TlsChain, access_log: Option<&str>) -> FilterChain {
+fn tls_chain(
+    listener: &str,
+    chain: &ir::TlsChain,
+    access_log: Option<&str>,
+    dialect: Dialect,
+) -> FilterChain {
     let stat_prefix = format!("{listener}/{}", chain.name);
     let (filter, termination) = match &chain.then {
-        ChainAction::Http(termination, table) => (http(table, access_log), Some((termination, true))),
+        ChainAction::Http(termination, table) => {
+            (http(table, access_log, dialect), Some((termination, true)))
+        }
         ChainAction::Tcp(termination, arms) => {
             (tcp(&stat_prefix, arms, access_log), Some((termination, false)))
         }
@@ -127,18 +140,25 @@ fn log(path: &str) -> AccessLog {
     }
 }
 
-fn http(table: &str, access_log: Option<&str>) -> Filter {
+fn http(table: &str, access_log: Option<&str>, dialect: Dialect) -> Filter {
+    // Routes may have faults of their own; Envoy hears them only where the filter is.
+    let faults = (dialect == Dialect::Standard).then(|| HttpFilter {
+        name: fault::FILTER.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(pack(&HttpFault::default()))),
+        ..HttpFilter::default()
+    });
+    let router = HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
+        ..HttpFilter::default()
+    };
     let manager = HttpConnectionManager {
         stat_prefix: table.to_owned(),
         route_specifier: Some(RouteSpecifier::Rds(Rds {
             config_source: Some(ads()),
             route_config_name: table.to_owned(),
         })),
-        http_filters: vec![HttpFilter {
-            name: "envoy.filters.http.router".to_owned(),
-            config_type: Some(http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
-            ..HttpFilter::default()
-        }],
+        http_filters: faults.into_iter().chain([router]).collect(),
         access_log: access_log.map(log).into_iter().collect(),
         // A gateway's clients are strangers; backends learn who they are, and WebSockets pass.
         use_remote_address: Some(true),

@@ -1,5 +1,6 @@
 //! Routes.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use xds_proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
@@ -28,7 +29,7 @@ use xds_proto::prost_types;
 use xds_proto::type_url::pack;
 use xds_proto::weir::split::v1::{SplitPolicy, split_policy};
 
-use super::Dialect;
+use super::{Dialect, fault};
 use crate::ir::{self, Action, Arm, Forward, HeaderEdits, Path, PathChange, Redirect, ValueCondition};
 
 /// A cluster that there is not: its share of requests is answered with 500.
@@ -45,10 +46,15 @@ pub(super) fn wire_route(route: &ir::Route, dialect: Dialect) -> Route {
             ..DirectResponseAction::default()
         }),
     };
-    let split = match &route.action {
-        Action::Forward(forward) if dialect == Dialect::Weir => forward.split.as_ref().map(split_policy),
-        _ => None,
-    };
+    let mut filters = HashMap::new();
+    if let Action::Forward(forward) = &route.action {
+        if let Some(fault) = forward.fault.as_ref().filter(|_| dialect != Dialect::Grpc) {
+            fault::filters(fault, dialect, &mut filters);
+        }
+        if let Some(split) = forward.split.as_ref().filter(|_| dialect == Dialect::Weir) {
+            filters.insert("weir.split".to_owned(), pack(&split_policy(split)));
+        }
+    }
     Route {
         name: route.name.clone(),
         r#match: Some(matching(&route.conditions)),
@@ -57,7 +63,7 @@ pub(super) fn wire_route(route: &ir::Route, dialect: Dialect) -> Route {
         request_headers_to_remove: route.request.remove.clone(),
         response_headers_to_add: additions(&route.response),
         response_headers_to_remove: route.response.remove.clone(),
-        typed_per_filter_config: split.map(|s| ("weir.split".to_owned(), pack(&s))).into_iter().collect(),
+        typed_per_filter_config: filters,
         ..Route::default()
     }
 }
@@ -273,7 +279,7 @@ fn split_policy(split: &ir::Split) -> SplitPolicy {
     }
 }
 
-fn wire_duration(duration: Duration) -> prost_types::Duration {
+pub(super) fn wire_duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         nanos: duration.subsec_nanos().cast_signed(),

@@ -100,6 +100,9 @@ pub struct TrafficPolicySpec {
     /// Limits of a route's requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<PolicyTimeouts>,
+    /// Requests of a route that are held up or refused on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Box<FaultSpec>>,
     /// What may go on at once at a backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
@@ -208,6 +211,46 @@ pub struct PolicyTimeouts {
     /// Without a byte in either direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<String>,
+}
+
+/// Requests that are held up or refused on purpose.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct FaultSpec {
+    /// Some wait before they are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<FaultDelay>,
+    /// Some are answered by the proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<FaultAbort>,
+}
+
+/// `fault.delay`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct FaultDelay {
+    /// How long, such as `500ms`.
+    pub fixed_delay: String,
+    /// So many of a hundred; all where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percentage: Option<u32>,
+    /// How much that depends on whether the request before waited, in percent; the share stays what it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation: Option<u32>,
+}
+
+/// `fault.abort`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct FaultAbort {
+    /// 200 to 599.
+    pub http_status: u16,
+    /// So many of a hundred; all where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percentage: Option<u32>,
+    /// As for a delay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation: Option<u32>,
 }
 
 /// What may go on at once, in each proxy. Unset limits are the proxy's defaults.

@@ -1,9 +1,11 @@
 //! What a listener's HTTP connection manager takes, bounds, adds and answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Codec, Http2Options};
 use crate::access::AccessLogConfig;
+use crate::fault::Injection;
 use crate::hop::HopRules;
 use crate::http1::{ChunkLimits, Limits, RequestRules, ServerHeader};
 use crate::local_reply::LocalReplies;
@@ -50,6 +52,8 @@ pub struct HttpOptions {
     pub upgrades: Vec<(Box<str>, bool)>,
     /// Whether gRPC-web is taken from clients, for endpoints that speak gRPC (`grpc_web`).
     pub bridges_grpc_web: bool,
+    /// Faults on purpose, for routes that say nothing of them.
+    pub injection: Option<Arc<Injection>>,
     /// What the proxy answers itself.
     pub local_replies: LocalReplies,
     /// Where requests are told of.
@@ -144,6 +148,7 @@ impl HttpOptions {
             buffer_bytes: 32 << 10,
             upgrades: Vec::new(),
             bridges_grpc_web: false,
+            injection: None,
             local_replies: LocalReplies::default(),
             access_logs: Vec::new(),
         }

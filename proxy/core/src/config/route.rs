@@ -9,6 +9,7 @@ use super::condition::Condition;
 use super::edit::{HeaderEdits, HostRewrite, PathRewrite};
 use super::{ArmName, ClusterName, RouteConfigName};
 use crate::breaker::Priority;
+use crate::fault::Injection;
 use crate::local_reply::BodyFormat;
 use crate::pattern::{Pattern, Substitution};
 use crate::template::Template;
@@ -273,6 +274,8 @@ pub struct RouteOptions {
     pub terminates_connect: bool,
     /// Bounds instead of the listener's (`weir.limits` in `typed_per_filter_config`).
     pub limits: Option<Box<RouteLimits>>,
+    /// Faults on purpose, instead of the listener's.
+    pub injection: Option<Box<Injection>>,
 }
 
 /// Bounds of `weir.limits.v1.HttpLimits` that a route may set. Zero is any time.

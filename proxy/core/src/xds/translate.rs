@@ -12,6 +12,7 @@ mod fault;
 mod health;
 mod http;
 mod http2;
+mod injection;
 mod listener;
 mod matching;
 mod overrides;

@@ -56,6 +56,7 @@ fn route(rule: &FlowRule, backends: &mut Backends<'_>) -> (Route, Condition) {
                         path: None,
                         timeout: None,
                         idle_timeout: None,
+                        fault: None,
                     })
                 }
                 Err((reason, message)) => {

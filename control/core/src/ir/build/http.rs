@@ -360,6 +360,7 @@ pub(super) fn action(
         path: changes.path.clone(),
         timeout: shorter.or(request).or(attempt).or_else(|| read(&timeouts?.request)),
         idle_timeout: timeouts.and_then(|timeouts| read(&timeouts.idle)),
+        fault: policy.and_then(|policy| policy.fault.clone()),
     })
 }
 

@@ -3,7 +3,7 @@
 use super::{Checked, Flaw, MAX_WEIGHT, header_name, health, optional_duration};
 use crate::ir::BackendAddress;
 use crate::model::{
-    BackendSpec, BreakerWindow, FlowAction, FlowRuleSpec, PeerAuthenticationSpec, SplitSpec,
+    BackendSpec, BreakerWindow, FaultSpec, FlowAction, FlowRuleSpec, PeerAuthenticationSpec, SplitSpec,
     TrafficPolicySpec, UserGroupSpec,
 };
 
@@ -48,6 +48,7 @@ pub(super) fn traffic_policy(spec: &TrafficPolicySpec) -> Checked {
             ("spec.split", spec.split.is_some()),
             ("spec.groups", !spec.groups.is_empty()),
             ("spec.timeouts", spec.timeouts.is_some()),
+            ("spec.fault", spec.fault.is_some()),
         ],
         [
             ("spec.circuitBreaker", spec.circuit_breaker.is_some()),
@@ -60,6 +61,7 @@ pub(super) fn traffic_policy(spec: &TrafficPolicySpec) -> Checked {
         return Err(Flaw::new(path, format!("says nothing of a {}", target.kind)));
     }
     spec.split.as_ref().map_or(Ok(()), split)?;
+    spec.fault.as_deref().map_or(Ok(()), fault)?;
     if let Some(window) = spec.circuit_breaker.as_ref().and_then(|breaker| breaker.window.as_ref()) {
         breaker_window(window)?;
     }
@@ -81,6 +83,31 @@ pub(super) fn traffic_policy(spec: &TrafficPolicySpec) -> Checked {
     if let Some(timeouts) = &spec.timeouts {
         optional_duration("spec.timeouts.request", timeouts.request.as_ref())?;
         optional_duration("spec.timeouts.idle", timeouts.idle.as_ref())?;
+    }
+    Ok(())
+}
+
+fn fault(fault: &FaultSpec) -> Checked {
+    let (delay, abort) = (fault.delay.as_ref(), fault.abort.as_ref());
+    if delay.is_none() && abort.is_none() {
+        return Err(Flaw::new("spec.fault", "delay or abort is wanted"));
+    }
+    if let Some(delay) = delay {
+        optional_duration("spec.fault.delay.fixedDelay", Some(&delay.fixed_delay))?;
+    }
+    if let Some(abort) = abort.filter(|abort| !(200..=599).contains(&abort.http_status)) {
+        let reason = format!("{} is not a status from 200 to 599", abort.http_status);
+        return Err(Flaw::new("spec.fault.abort.httpStatus", reason));
+    }
+    for (field, value) in [
+        ("delay.percentage", delay.and_then(|delay| delay.percentage)),
+        ("delay.correlation", delay.and_then(|delay| delay.correlation)),
+        ("abort.percentage", abort.and_then(|abort| abort.percentage)),
+        ("abort.correlation", abort.and_then(|abort| abort.correlation)),
+    ] {
+        if let Some(value) = value.filter(|value| *value > 100) {
+            return Err(Flaw::new(format!("spec.fault.{field}"), format!("{value} is more than 100")));
+        }
     }
     Ok(())
 }

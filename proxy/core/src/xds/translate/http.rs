@@ -6,6 +6,7 @@ use std::time::Duration;
 use prost::Name as _;
 use xds_proto::envoy::config::core::v3 as core_proto;
 use xds_proto::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
+use xds_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use xds_proto::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use xds_proto::envoy::extensions::filters::http::router::v3::Router;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_proto;
@@ -20,7 +21,7 @@ use xds_proto::weir::limits::v1::HttpLimits;
 
 use super::cluster::{config_source, enum_value};
 use super::fault::{At, Fault, Translated, each, required};
-use super::{access, http2, route, unpack};
+use super::{access, http2, injection, route, unpack};
 use crate::config::{BodyRate, Codec, HttpOptions, RouteSource, SourceLimit};
 use crate::hop::{CertificateDetails, ClientCertificate, ForwardedCertificate};
 use crate::http1::{Limits, ServerHeader, Underscores};
@@ -234,6 +235,11 @@ fn filters(mut filters: Vec<hcm_proto::HttpFilter>, options: &mut HttpOptions) -
         if type_url::message_name(&any.type_url) == GrpcWeb::full_name() {
             let GrpcWeb {} = unpack(&any).at("typed_config")?;
             options.bridges_grpc_web = !disabled;
+            return Ok(());
+        }
+        if type_url::message_name(&any.type_url) == HttpFault::full_name() {
+            let injection = unpack(&any).and_then(injection::injection).at("typed_config")?;
+            options.injection = (!disabled).then(|| Arc::new(injection));
             return Ok(());
         }
         let limits = unpack(&any).at("typed_config")?;

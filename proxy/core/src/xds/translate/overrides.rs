@@ -14,9 +14,10 @@ use xds_proto::weir::split::v1::SplitPolicy;
 
 use super::access::json_value;
 use super::fault::{At, Fault, Translated, each};
-use super::unpack;
+use super::{injection, unpack};
 use crate::access::JsonValue;
 use crate::config::{AddressRange, Condition, Labels, NodeMatch, RouteLimits};
+use crate::fault::Injection;
 
 /// How a split is decided.
 pub(super) const SPLIT: &str = "weir.split";
@@ -24,6 +25,10 @@ pub(super) const SPLIT: &str = "weir.split";
 const MATCH: &str = "weir.match";
 /// Bounds.
 const LIMITS: &str = "weir.limits";
+/// Faults on purpose, and how they depend on one another.
+const FAULT: &str = "envoy.filters.http.fault";
+const CORRELATION: &str = "weir.fault";
+const KNOWN: [&str; 5] = [SPLIT, MATCH, LIMITS, FAULT, CORRELATION];
 
 /// What one level, and those above it, say.
 #[derive(Clone, Default)]
@@ -31,6 +36,9 @@ pub(super) struct Overrides {
     pub(super) split: Option<SplitPolicy>,
     pub(super) conditions: Vec<Condition>,
     pub(super) limits: Option<RouteLimits>,
+    injection: Option<Injection>,
+    /// Of delays and of aborts.
+    correlation: (u32, u32),
     /// The filters of which this level says something.
     says: Vec<&'static str>,
 }
@@ -43,8 +51,33 @@ impl Overrides {
             split: if silent(SPLIT) { above.split.clone() } else { self.split },
             conditions: if silent(MATCH) { above.conditions.clone() } else { self.conditions },
             limits: if silent(LIMITS) { above.limits.clone() } else { self.limits },
-            says: self.says,
+            injection: if silent(FAULT) { above.injection.clone() } else { self.injection },
+            correlation: if silent(CORRELATION) { above.correlation } else { self.correlation },
+            says: self
+                .says
+                .into_iter()
+                .chain(above.says.iter().copied().filter(|says| *says == FAULT))
+                .collect(),
         }
+    }
+
+    pub(super) const fn says_anything(&self) -> bool {
+        !self.says.is_empty()
+    }
+
+    /// Faults instead of the listener's; none where nobody says anything of them.
+    pub(super) fn injection(&self) -> Option<Box<Injection>> {
+        if !self.says.contains(&FAULT) {
+            return None;
+        }
+        let mut injection = self.injection.clone().unwrap_or_default();
+        if let Some((_, chance)) = &mut injection.delay {
+            chance.correlation = self.correlation.0;
+        }
+        if let Some((_, chance)) = &mut injection.abort {
+            chance.correlation = self.correlation.1;
+        }
+        Some(Box::new(injection))
     }
 }
 
@@ -61,7 +94,7 @@ fn one(overrides: &mut Overrides, filter: &str, any: &Any) -> Translated<()> {
     let mut inner = None;
     if type_url::message_name(&any.type_url) == "envoy.config.route.v3.FilterConfig" {
         let FilterConfig { config, is_optional, disabled } = unpack(any)?;
-        let known = [SPLIT, MATCH, LIMITS].contains(&filter);
+        let known = KNOWN.contains(&filter);
         if is_optional && !known {
             return Ok(());
         }
@@ -89,13 +122,25 @@ fn one(overrides: &mut Overrides, filter: &str, any: &Any) -> Translated<()> {
             overrides.says.push(LIMITS);
             overrides.limits = inner.as_ref().map(unpack).transpose()?.map(route_limits).transpose()?;
         }
+        FAULT => {
+            overrides.says.push(FAULT);
+            overrides.injection =
+                inner.as_ref().map(unpack).transpose()?.map(injection::injection).transpose()?;
+        }
+        CORRELATION => {
+            overrides.says.push(CORRELATION);
+            let told = inner.as_ref().map(unpack).transpose()?.map(injection::correlation).transpose()?;
+            overrides.correlation = told.unwrap_or_default();
+        }
         _ => return Err(unknown()),
     }
     Ok(())
 }
 
 fn unknown() -> Fault {
-    Fault::new(format!("no such filter; {SPLIT}, {MATCH} and {LIMITS} are known here"))
+    Fault::new(format!(
+        "no such filter; {SPLIT}, {MATCH}, {LIMITS}, {FAULT} and {CORRELATION} are known here"
+    ))
 }
 
 fn source_match(message: SourceMatch) -> Translated<Vec<Condition>> {

@@ -120,7 +120,7 @@ fn arm(message: ClusterWeight, common: &Labels, seen: &mut HashMap<String, u32>)
     let weight = required("weight", weight)?;
     // An arm says nothing yet that its route could not say.
     let own = overrides::read(&typed_per_filter_config).at("typed_per_filter_config")?;
-    if own.split.is_some() || own.limits.is_some() || !own.conditions.is_empty() {
+    if own.says_anything() {
         return Err(Fault::new("what is known here is for routes").under("typed_per_filter_config"));
     }
     let name = unique(seen, name);
