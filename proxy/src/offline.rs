@@ -199,7 +199,7 @@ impl Bootstrap {
         let mut unknown = BTreeSet::new();
         for held in resources.clusters() {
             let cluster = held.value.clone();
-            if !config.warming.remove(&cluster.name) {
+            if !Arc::make_mut(&mut config.warming).remove(&cluster.name) {
                 continue;
             }
             if let EndpointSource::EdsFile(name, path) = &cluster.endpoints {

@@ -57,7 +57,7 @@ pub struct Config {
     /// Clusters whose endpoints are known.
     pub clusters: Arc<BTreeMap<ClusterName, ServedCluster>>,
     /// Clusters that are there and wait for their endpoints.
-    pub warming: BTreeSet<ClusterName>,
+    pub warming: Arc<BTreeSet<ClusterName>>,
     /// What is known of the proxy itself.
     pub node: Arc<NodeFacts>,
 }
@@ -78,4 +78,21 @@ pub struct ServedCluster {
     pub cluster: Arc<Cluster>,
     /// Its endpoints, inline or from EDS.
     pub endpoints: Arc<LoadAssignment>,
+}
+
+impl ServedCluster {
+    /// Whether nothing of it is another value.
+    pub fn is_the_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.cluster, &other.cluster) && Arc::ptr_eq(&self.endpoints, &other.endpoints)
+    }
+}
+
+impl ServedListener {
+    /// The same of a listener.
+    pub fn is_the_same(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Arc<RouteConfiguration>, &Arc<RouteConfiguration>)| Arc::ptr_eq(a, b);
+        Arc::ptr_eq(&self.listener, &other.listener)
+            && self.routes.len() == other.routes.len()
+            && self.routes.iter().zip(&other.routes).all(same)
+    }
 }

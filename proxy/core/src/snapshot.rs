@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::breaker::ClusterState;
 use crate::chain::{self, ConnectionFacts};
 use crate::config::{
-    Address, Cluster, ClusterName, ConnectionOptions, Drop, Endpoint, FilterChain, HttpOptions, Labels,
-    LbPolicy, Listener, ListenerName, LoadAssignment, PriorityThresholds,
+    Address, Cluster, ClusterName, Config, ConnectionOptions, Drop, Endpoint, FilterChain, HttpOptions,
+    Labels, LbPolicy, Listener, ListenerName, LoadAssignment, PriorityThresholds,
 };
 use crate::endpoint::EndpointState;
 use crate::lb::SubsetChoices;
@@ -29,6 +29,8 @@ pub struct Snapshot {
     clusters: compile::Slots<ClusterName, Arc<ClusterTable>>,
     /// Labels of all endpoints by their address, where a route asks for those of its callers.
     pub source_labels: Arc<SourceLabels>,
+    /// What it was compiled from.
+    config: Config,
 }
 
 /// A listener and its chains.
@@ -204,7 +206,8 @@ impl Snapshot {
                 }
             }
         }
-        same(self.listeners(), other.listeners()) && same(self.clusters(), other.clusters())
+        same(self.listeners(), other.listeners())
+            && (self.clusters.are_the_same(&other.clusters) || same(self.clusters(), other.clusters()))
     }
 
     /// All clusters with their slots.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use proxy_core::config::{Cluster, Listener, Secret, UpstreamTls};
-use proxy_core::snapshot::Snapshot;
+use proxy_core::snapshot::{ClusterTable, Snapshot};
 use proxy_core::xds::{Held, Review};
 use xds_proto::type_url;
 
@@ -80,15 +80,22 @@ impl Controller {
 
     /// The same of clusters.
     fn unprotected_cluster(&self, review: &Review) -> Option<(String, String)> {
-        let current = self.client.resources().served_clusters().values();
-        let known: HashSet<_> = current.map(|served| Arc::as_ptr(&served.cluster)).collect();
-        let clusters = review.config().clusters.values().map(|served| &served.cluster);
-        let mut fresh = clusters.filter(|cluster| !known.contains(&Arc::as_ptr(cluster)));
-        fresh.find_map(|cluster| Some((cluster.name.to_string(), self.unusable(cluster)?)))
+        let known = self.client.resources().served_clusters();
+        // Both are in the order of their names, and mostly the same.
+        let mut known = known.iter().peekable();
+        let mut fresh = review.config().clusters.iter().filter(|(name, served)| {
+            while known.next_if(|(other, _)| other < name).is_some() {}
+            let old = known.next_if(|(other, _)| other == name);
+            !old.is_some_and(|(_, old)| Arc::ptr_eq(&old.cluster, &served.cluster))
+        });
+        fresh.find_map(|(name, served)| Some((name.to_string(), self.unusable(&served.cluster)?)))
     }
 
     /// Clusters whose keys or certificates cannot be used stay as they were.
     pub(super) fn protect_clusters(&self, review: &mut Review) {
+        if review.resources().has_clusters_of(self.client.resources()) {
+            return;
+        }
         let current = self.client.resources().clusters();
         let known: HashSet<_> = current.map(|held| Arc::as_ptr(&held.value)).collect();
         let refused: Vec<_> = review
@@ -117,8 +124,10 @@ impl Controller {
     pub(super) fn keep_contexts(&mut self, snapshot: &Snapshot) {
         let chains = snapshot.listeners().flat_map(|(_, listener)| &listener.chains);
         let servers = chains.filter_map(|chain| Some(self.tls.server(chain.chain.tls.as_ref()?))).collect();
+        let is_protected = |table: &ClusterTable| table.cluster.transports().any(|t| t.tls.is_some());
         let clients = snapshot
             .clusters()
+            .filter(|(_, table)| is_protected(table))
             .flat_map(|(_, table)| contexts_of(&self.tls, &table.cluster))
             .map(|(_, context)| context)
             .collect();

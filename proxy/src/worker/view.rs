@@ -126,18 +126,14 @@ impl View {
                 }
             }
         }
-        for (slot, table) in self.snapshot.clusters() {
+        for (slot, old) in last.clusters.iter().enumerate() {
+            let Some(old) = old.get() else { continue };
             // A slot may have gone to another cluster.
-            if let Some(old) = last.clusters.get(slot).and_then(OnceCell::get)
-                && old.table.name == table.name
-            {
+            if let Some(table) = self.snapshot.cluster(slot).filter(|table| table.name == old.table.name) {
                 let same = Arc::ptr_eq(&old.table, table);
                 let view = if same { old.clone() } else { Rc::new(ClusterView::succeed(worker, table, old)) };
                 let _ = self.clusters[slot].set(view);
             }
-        }
-        for (slot, old) in last.clusters.iter().enumerate() {
-            let Some(old) = old.get() else { continue };
             let next =
                 self.clusters.get(slot).and_then(OnceCell::get).filter(|n| n.table.name == old.table.name);
             if !next.is_some_and(|next| Rc::ptr_eq(next, old)) {

@@ -15,17 +15,17 @@ use crate::route::{RouteTable, SourceLabels};
 /// Values by place; a name keeps its place.
 #[derive(Debug, Clone)]
 pub(super) struct Slots<N, T> {
-    places: BTreeMap<N, usize>,
-    values: Vec<Option<T>>,
+    places: Arc<BTreeMap<N, usize>>,
+    values: Arc<Vec<Option<T>>>,
 }
 
 impl<N, T> Default for Slots<N, T> {
     fn default() -> Self {
-        Self { places: BTreeMap::new(), values: Vec::new() }
+        Self { places: Arc::default(), values: Arc::default() }
     }
 }
 
-impl<N: Ord + Clone, T> Slots<N, T> {
+impl<N: Ord + Clone, T: Clone> Slots<N, T> {
     pub(super) fn get(&self, slot: usize) -> Option<&T> {
         self.values.get(slot)?.as_ref()
     }
@@ -48,11 +48,26 @@ impl<N: Ord + Clone, T> Slots<N, T> {
     /// No values yet, and the places of those names that are still needed. All places stay in being: whether one may be
     /// given to another name is for the caller to say.
     fn successor(&self, needed: impl Fn(&N) -> bool) -> Self {
-        let places: BTreeMap<_, _> =
-            self.places.iter().filter(|(n, _)| needed(n)).map(|(n, p)| (n.clone(), *p)).collect();
+        let places = match self.places.keys().all(&needed) {
+            true => self.places.clone(),
+            false => {
+                let stay = self.places.iter().filter(|(name, _)| needed(name));
+                Arc::new(stay.map(|(name, place)| (name.clone(), *place)).collect())
+            }
+        };
         let mut values = Vec::new();
         values.resize_with(self.values.len(), || None);
-        Self { places, values }
+        Self { places, values: Arc::new(values) }
+    }
+
+    /// Puts a value in its place.
+    fn set(&mut self, place: usize, value: Option<T>) {
+        Arc::make_mut(&mut self.values)[place] = value;
+    }
+
+    /// Whether these are the very same values.
+    pub(super) fn are_the_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.values, &other.values)
     }
 
     /// The name's place, a free one where it has none.
@@ -61,10 +76,11 @@ impl<N: Ord + Clone, T> Slots<N, T> {
             return *place;
         }
         let place = free.pop().unwrap_or_else(|| {
-            self.values.push(None);
-            self.values.len() - 1
+            let values = Arc::make_mut(&mut self.values);
+            values.push(None);
+            values.len() - 1
         });
-        self.places.insert(name.clone(), place);
+        Arc::make_mut(&mut self.places).insert(name.clone(), place);
         place
     }
 
@@ -103,6 +119,9 @@ impl Snapshot {
     /// [`CompileError`]; `self` then stays what is served.
     pub fn next(&self, config: &Config, stays: impl Fn(&Departing) -> bool) -> Result<Self, CompileError> {
         validate_clusters(config)?;
+        if let Some(next) = self.next_clusters(config) {
+            return Ok(next);
+        }
         let names: HashSet<_> = config.listeners.iter().map(|l| &l.listener.name).collect();
         let departing: Vec<_> = self
             .listeners
@@ -128,12 +147,12 @@ impl Snapshot {
         let mut free = clusters.free();
         for (name, served) in &*config.clusters {
             let place = clusters.place(name, &mut free);
-            clusters.values[place] = Some(self.cluster_table(name, served));
+            clusters.set(place, Some(self.cluster_table(name, served)));
         }
         for name in &referenced {
             let place = clusters.place(name, &mut free);
-            if clusters.values[place].is_none() && left.contains(*name) {
-                clusters.values[place] = self.clusters.named(name).cloned();
+            if clusters.get(place).is_none() && left.contains(*name) {
+                clusters.set(place, self.clusters.named(name).cloned());
             }
         }
 
@@ -160,13 +179,47 @@ impl Snapshot {
                     && old.departing.len() == left.len()
             });
             let table = same.cloned().unwrap_or_else(|| Arc::new(listener_table(served, routes, old, left)));
-            listeners.values[place] = Some(table);
+            listeners.set(place, Some(table));
         }
         for (slot, old) in departing {
-            listeners.values[slot] = Some(if old.is_departing { old } else { Arc::new(departed(&old)) });
+            listeners.set(slot, Some(if old.is_departing { old } else { Arc::new(departed(&old)) }));
         }
         let source_labels = source_labels(config);
-        Ok(Self { generation: self.generation + 1, listeners, clusters, source_labels })
+        let config = config.clone();
+        Ok(Self { generation: self.generation + 1, listeners, clusters, source_labels, config })
+    }
+
+    /// The next snapshot where only the values of clusters are others, as when endpoints change: at the cost of what changed,
+    /// plus a look at the pointers of the rest. None where there is more to do.
+    fn next_clusters(&self, config: &Config) -> Option<Self> {
+        let departs =
+            self.listeners().any(|(_, listener)| listener.is_departing || !listener.departing.is_empty());
+        let are_same = config.listeners.len() == self.config.listeners.len()
+            && config.listeners.iter().zip(&self.config.listeners).all(|(new, old)| new.is_the_same(old));
+        let has_same_names = config.clusters.len() == self.config.clusters.len();
+        if departs || !are_same || !has_same_names || !Arc::ptr_eq(&config.node, &self.config.node) {
+            return None;
+        }
+        let mut clusters = self.clusters.clone();
+        if !Arc::ptr_eq(&config.clusters, &self.config.clusters) {
+            for ((name, new), (known, old)) in config.clusters.iter().zip(&*self.config.clusters) {
+                if new.is_the_same(old) {
+                    continue;
+                }
+                if name != known {
+                    return None;
+                }
+                clusters.set(self.clusters.place_of(name)?, Some(self.cluster_table(name, new)));
+            }
+        }
+        let (listeners, source_labels) = (self.listeners.clone(), source_labels(config));
+        Some(Self {
+            generation: self.generation + 1,
+            listeners,
+            clusters,
+            source_labels,
+            config: config.clone(),
+        })
     }
 
     fn cluster_table(&self, name: &ClusterName, served: &ServedCluster) -> Arc<ClusterTable> {

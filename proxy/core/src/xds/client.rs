@@ -72,7 +72,7 @@ struct Channel {
     /// Whether anything of a response was ever taken, even if another part of it was refused.
     answered: bool,
     /// The names last asked for on this stream.
-    requested: Option<BTreeSet<String>>,
+    requested: Option<Arc<BTreeSet<String>>>,
     /// What is held is of another server: the next response says what there is, and what it lacks goes.
     is_foreign: bool,
 }
@@ -158,7 +158,8 @@ impl AdsClient {
     pub fn connected(&mut self, now: Instant) -> Vec<Request> {
         self.disconnected();
         self.resources.awaits_routes =
-            self.subscriptions.listeners == Some(Origin::Ads) || !self.resources.wanted_routes().is_empty();
+            self.subscriptions.listeners == Some(Origin::Ads) || !self.resources.named.routes.is_empty();
+        self.resources.touch();
         self.subscribe(now)
     }
 
@@ -295,7 +296,8 @@ impl AdsClient {
         }
         // The routes of this stream are here; inline ones come with their listeners. (A second response of clusters is no
         // sign that they are near: the simulation has a server whose configuration changes before it comes to the routes.)
-        let inline = review.candidate.wanted_routes().is_empty();
+        review.candidate.name_again();
+        let inline = review.candidate.named.routes.is_empty();
         let of_stream = *origin == Origin::Ads || self.subscriptions.listeners != Some(Origin::Ads);
         if of_stream && (review.kind == Some(Kind::Routes) || (review.kind == Some(Kind::Listener) && inline))
         {
@@ -321,6 +323,10 @@ impl AdsClient {
         };
         let removed = removed.filter(|_| !(kind.is_wildcard() && self.channels[kind as usize].is_foreign));
         let merge = Merge { resources, removed, absence_deletes: kind.is_wildcard(), now };
+        let is_of_endpoints = kind == Kind::Endpoints && *origin == Origin::Ads;
+        if !is_of_endpoints {
+            candidate.touch();
+        }
         let outcome = match (kind, origin) {
             (Kind::Listener, _) => {
                 let taken = |name: &str| self.resources.is_static_listener(name);
@@ -346,6 +352,9 @@ impl AdsClient {
                 merge.into(&mut file.endpoints, translate::load_assignment, |_| false)
             }
         };
+        if is_of_endpoints {
+            candidate.touch_endpoints(outcome.expiries.keys().chain(removed.into_iter().flatten()).cloned());
+        }
         review.ignored = outcome.ignored;
         match outcome.duplicate {
             Some(name) => review.refuse(format!("two resources are named {name:?}")),
@@ -438,20 +447,20 @@ impl AdsClient {
                 (None, _) => false,
                 // Naming nothing in a first request would mean "everything".
                 (Some(names), None) => !names.is_empty() || kind.is_wildcard(),
-                (Some(names), Some(requested)) => names != *requested,
+                (Some(names), Some(requested)) => !Arc::ptr_eq(&names, requested) && names != *requested,
             }
         });
         changed.collect::<Vec<_>>().into_iter().map(|kind| self.request(kind, now)).collect()
     }
 
     /// The names of a type that are wanted; none given for the wildcard types.
-    fn wanted(&self, kind: Kind) -> Option<BTreeSet<String>> {
+    fn wanted(&self, kind: Kind) -> Option<Arc<BTreeSet<String>>> {
         match kind {
-            Kind::Cluster => (self.subscriptions.clusters == Some(Origin::Ads)).then(BTreeSet::new),
-            Kind::Listener => (self.subscriptions.listeners == Some(Origin::Ads)).then(BTreeSet::new),
-            Kind::Endpoints => Some(self.resources.wanted_endpoints()),
-            Kind::Routes => Some(self.resources.wanted_routes()),
-            Kind::Secret => Some(self.resources.wanted_secrets()),
+            Kind::Cluster => (self.subscriptions.clusters == Some(Origin::Ads)).then(Arc::default),
+            Kind::Listener => (self.subscriptions.listeners == Some(Origin::Ads)).then(Arc::default),
+            Kind::Endpoints => Some(self.resources.named.endpoints.clone()),
+            Kind::Routes => Some(self.resources.named.routes.clone()),
+            Kind::Secret => Some(self.resources.named.secrets.clone()),
         }
     }
 
@@ -466,7 +475,7 @@ impl AdsClient {
             Variant::StateOfTheWorld => Request::State(DiscoveryRequest {
                 version_info: channel.version.clone(),
                 node,
-                resource_names: names.into_iter().collect(),
+                resource_names: names.iter().cloned().collect(),
                 type_url: kind.type_url().to_owned(),
                 response_nonce: channel.nonce.clone(),
                 error_detail: None,
@@ -474,11 +483,15 @@ impl AdsClient {
             Variant::Delta => {
                 let is_first = before.is_none();
                 let before = before.unwrap_or_default();
+                let other = |a: &Arc<BTreeSet<String>>, b: &Arc<BTreeSet<String>>| match Arc::ptr_eq(a, b) {
+                    true => Vec::new(),
+                    false => a.difference(b).cloned().collect(),
+                };
                 Request::Delta(DeltaDiscoveryRequest {
                     node,
                     type_url: kind.type_url().to_owned(),
-                    resource_names_subscribe: names.difference(&before).cloned().collect(),
-                    resource_names_unsubscribe: before.difference(&names).cloned().collect(),
+                    resource_names_subscribe: other(&names, &before),
+                    resource_names_unsubscribe: other(&before, &names),
                     initial_resource_versions: match is_first && !channel.is_foreign {
                         true => self.resources.versions(kind),
                         false => Default::default(),
@@ -511,6 +524,10 @@ impl AdsClient {
 
     /// What is asked for by name and is not there must come in time, from when it was asked for on this stream.
     fn expect(&mut self, kind: Kind, names: &BTreeSet<String>, now: Instant) {
+        if self.resources.holds_all(kind) {
+            self.overdue.retain(|(of, _), _| *of != kind);
+            return;
+        }
         self.overdue.retain(|(of, name), _| *of != kind || names.contains(name));
         for name in names {
             if let Some(patience) = self.resources.patience(kind, name) {

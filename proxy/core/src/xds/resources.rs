@@ -4,6 +4,7 @@
 //! predecessor serving. Route configurations and load assignments are kept for as long as somebody names them.
 
 mod health;
+mod named;
 mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,6 +16,8 @@ use xds_proto::prost_types::Any;
 use xds_proto::type_url;
 
 pub use health::Verdicts;
+pub(super) use named::HeldMap;
+use named::{Named, Touched};
 
 use super::kind::Kind;
 use crate::config::{
@@ -23,7 +26,7 @@ use crate::config::{
 };
 
 /// An accepted resource.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Held<T> {
     /// As it came.
     pub raw: Arc<Any>,
@@ -31,6 +34,13 @@ pub struct Held<T> {
     pub version: String,
     /// What it means. The same `Arc` for as long as the bytes are the same.
     pub value: Arc<T>,
+}
+
+impl<T> Clone for Held<T> {
+    /// Its value is shared.
+    fn clone(&self) -> Self {
+        Self { raw: self.raw.clone(), version: self.version.clone(), value: self.value.clone() }
+    }
 }
 
 /// Whether a resource holds a private key in PEM, the only form in which keys are read.
@@ -42,11 +52,15 @@ pub fn holds_private_key(resource: &Any) -> bool {
 /// Accepted resources by type and name. Cloning shares their values.
 #[derive(Debug, Clone, Default)]
 pub struct Resources {
-    pub(super) listeners: BTreeMap<String, Held<Listener>>,
-    pub(super) clusters: BTreeMap<String, Held<Cluster>>,
-    pub(super) routes: BTreeMap<String, Held<RouteConfiguration>>,
-    pub(super) endpoints: BTreeMap<String, Held<LoadAssignment>>,
-    pub(super) secrets: BTreeMap<String, Held<Secret>>,
+    pub(super) listeners: HeldMap<Listener>,
+    pub(super) clusters: HeldMap<Cluster>,
+    pub(super) routes: HeldMap<RouteConfiguration>,
+    pub(super) endpoints: HeldMap<LoadAssignment>,
+    pub(super) secrets: HeldMap<Secret>,
+    /// What listeners and clusters name.
+    pub(super) named: Named,
+    /// What has changed since it was last settled what is served.
+    touched: Touched,
     /// What is wanted by name and does not exist.
     absent: BTreeMap<(Kind, String), Absence>,
     /// What files hold, by path.
@@ -55,11 +69,13 @@ pub struct Resources {
     resolved: BTreeMap<ClusterName, Resolved>,
     /// What active checks have found.
     checked: health::Checked,
-    static_listeners: BTreeMap<String, Held<Listener>>,
-    static_clusters: BTreeMap<String, Held<Cluster>>,
+    static_listeners: HeldMap<Listener>,
+    static_clusters: HeldMap<Cluster>,
     /// What was last served, for those whose successor is not warm.
     served_listeners: BTreeMap<ListenerName, ServedListener>,
     served_clusters: Arc<BTreeMap<ClusterName, ServedCluster>>,
+    /// Clusters that are not served yet.
+    warming: Arc<BTreeSet<ClusterName>>,
     /// The stream is new and its routes have not come yet: clusters that the old routes lead to stay, even if the control
     /// plane, which cannot know of the old routes, has removed them meanwhile.
     pub(super) awaits_routes: bool,
@@ -79,8 +95,8 @@ pub(super) enum Absence {
 /// What one file holds.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FileResources {
-    pub(super) routes: BTreeMap<String, Held<RouteConfiguration>>,
-    pub(super) endpoints: BTreeMap<String, Held<LoadAssignment>>,
+    pub(super) routes: HeldMap<RouteConfiguration>,
+    pub(super) endpoints: HeldMap<LoadAssignment>,
 }
 
 /// The last good answers to the lookups of a cluster.
@@ -112,13 +128,13 @@ impl Resources {
         let mut resources = Self::default();
         for held in listeners {
             let name = held.value.name.to_string();
-            if resources.static_listeners.insert(name.clone(), held).is_some() {
+            if Arc::make_mut(&mut resources.static_listeners).insert(name.clone(), held).is_some() {
                 return Err(StaticConflict { kind: "listener", name });
             }
         }
         for held in clusters {
             let name = held.value.name.to_string();
-            if resources.static_clusters.insert(name.clone(), held).is_some() {
+            if Arc::make_mut(&mut resources.static_clusters).insert(name.clone(), held).is_some() {
                 return Err(StaticConflict { kind: "cluster", name });
             }
         }
@@ -128,12 +144,14 @@ impl Resources {
 
     /// Takes the endpoints that the names of a cluster have now. They hold for as long as the cluster has the same names.
     pub fn resolve(&mut self, cluster: ClusterName, targets: Arc<DnsTargets>, endpoints: LoadAssignment) {
+        self.touch();
         self.resolved.insert(cluster, Resolved { targets, endpoints: Arc::new(endpoints) });
     }
 
     /// The clusters whose endpoints have names, and what is to be looked up for them.
     pub fn dns_targets(&self) -> impl Iterator<Item = (&ClusterName, &Arc<DnsTargets>)> {
-        self.clusters().filter_map(|held| match &held.value.endpoints {
+        let clusters = self.named.has_names.then(|| self.clusters()).into_iter().flatten();
+        clusters.filter_map(|held| match &held.value.endpoints {
             EndpointSource::Dns(targets) => Some((&held.value.name, targets)),
             EndpointSource::Static(_)
             | EndpointSource::Eds(..)
@@ -148,7 +166,8 @@ impl Resources {
             RouteSource::RdsFile(_, path) => Some((type_url::ROUTE_CONFIGURATION, path.clone())),
             RouteSource::Rds(..) | RouteSource::Inline(_) => None,
         });
-        let endpoints = self.clusters().filter_map(|held| match &held.value.endpoints {
+        let clusters = self.named.has_files.then(|| self.clusters()).into_iter().flatten();
+        let endpoints = clusters.filter_map(|held| match &held.value.endpoints {
             EndpointSource::EdsFile(_, path) => Some((type_url::CLUSTER_LOAD_ASSIGNMENT, path.clone())),
             EndpointSource::Static(_)
             | EndpointSource::Eds(..)
@@ -240,11 +259,12 @@ impl Resources {
 
     /// What is asked for by name, with its type.
     pub fn wanted(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let of =
-            |kind: Kind, names: BTreeSet<String>| names.into_iter().map(move |name| (kind.type_url(), name));
-        of(Kind::Endpoints, self.wanted_endpoints())
-            .chain(of(Kind::Secret, self.wanted_secrets()))
-            .chain(of(Kind::Routes, self.wanted_routes()))
+        let of = |kind: Kind, names: &Arc<BTreeSet<String>>| {
+            let names: Vec<_> = names.iter().cloned().collect();
+            names.into_iter().map(move |name| (kind.type_url(), name))
+        };
+        let Named { routes, endpoints, secrets, .. } = &self.named;
+        of(Kind::Endpoints, endpoints).chain(of(Kind::Secret, secrets)).chain(of(Kind::Routes, routes))
     }
 
     /// Load assignments of the stream, by name.
@@ -285,12 +305,13 @@ impl Resources {
 
     /// A resource does not exist.
     pub(super) fn lose(&mut self, kind: Kind, name: &str, absence: Absence) {
+        self.touch();
         match kind {
-            Kind::Cluster => drop(self.clusters.remove(name)),
-            Kind::Endpoints => drop(self.endpoints.remove(name)),
-            Kind::Secret => drop(self.secrets.remove(name)),
-            Kind::Listener => drop(self.listeners.remove(name)),
-            Kind::Routes => drop(self.routes.remove(name)),
+            Kind::Cluster => drop(Arc::make_mut(&mut self.clusters).remove(name)),
+            Kind::Endpoints => drop(Arc::make_mut(&mut self.endpoints).remove(name)),
+            Kind::Secret => drop(Arc::make_mut(&mut self.secrets).remove(name)),
+            Kind::Listener => drop(Arc::make_mut(&mut self.listeners).remove(name)),
+            Kind::Routes => drop(Arc::make_mut(&mut self.routes).remove(name)),
         }
         if matches!(kind, Kind::Endpoints | Kind::Routes) {
             self.absent.insert((kind, name.to_owned()), absence);
@@ -299,7 +320,9 @@ impl Resources {
 
     /// A resource exists.
     pub(super) fn find(&mut self, kind: Kind, name: &str) {
-        self.absent.remove(&(kind, name.to_owned()));
+        if !self.absent.is_empty() && self.absent.remove(&(kind, name.to_owned())).is_some() {
+            self.touch();
+        }
     }
 
     /// Names that are wanted, and known not to exist, with their type.
@@ -309,6 +332,7 @@ impl Resources {
 
     /// Says what is known of the proxy itself.
     pub fn set_node(&mut self, node: NodeFacts) {
+        self.touch();
         self.node = Arc::new(node);
     }
 
@@ -346,7 +370,7 @@ impl Resources {
     }
 
     /// The route configurations that listeners name.
-    pub(super) fn wanted_routes(&self) -> BTreeSet<String> {
+    fn named_routes_now(&self) -> BTreeSet<String> {
         let rds = self.route_sources().filter_map(|source| match source {
             RouteSource::Rds(name, _) => Some(name.to_string()),
             RouteSource::Inline(_) | RouteSource::RdsFile(..) => None,
@@ -354,22 +378,11 @@ impl Resources {
         rds.collect()
     }
 
-    /// The load assignments that clusters name.
-    pub(super) fn wanted_endpoints(&self) -> BTreeSet<String> {
-        let eds = self.clusters().filter_map(|held| match &held.value.endpoints {
-            EndpointSource::Eds(name, _) => Some(name.to_string()),
-            EndpointSource::Static(_)
-            | EndpointSource::EdsFile(..)
-            | EndpointSource::Dns(_)
-            | EndpointSource::OriginalDst { .. } => None,
-        });
-        eds.collect()
-    }
-
     /// Puts a listener back as it is in `current`, with the routes that it serves.
     pub(super) fn restore_listener(&mut self, name: &str, current: &Self) {
+        self.touch();
         let Some(held) = current.listeners.get(name) else {
-            self.listeners.remove(name);
+            Arc::make_mut(&mut self.listeners).remove(name);
             self.served_listeners.remove(name);
             return;
         };
@@ -382,19 +395,20 @@ impl Resources {
             if let RouteSource::Rds(routes, _) = &chain.routes
                 && let Some(held) = current.routes.get(routes.as_str())
             {
-                self.routes.entry(routes.to_string()).or_insert_with(|| held.clone());
+                Arc::make_mut(&mut self.routes).entry(routes.to_string()).or_insert_with(|| held.clone());
             }
         }
         if let Some(served) = current.served_listeners.get(name) {
             self.served_listeners.insert(served.listener.name.clone(), served.clone());
         }
-        self.listeners.insert(name.to_owned(), held.clone());
+        Arc::make_mut(&mut self.listeners).insert(name.to_owned(), held.clone());
     }
 
     /// Puts a cluster back as it is in `current`, with the endpoints that it serves.
     pub(super) fn restore_cluster(&mut self, name: &str, current: &Self) {
+        self.touch();
         let Some(held) = current.clusters.get(name) else {
-            self.clusters.remove(name);
+            Arc::make_mut(&mut self.clusters).remove(name);
             Arc::make_mut(&mut self.served_clusters).remove(name);
             return;
         };
@@ -406,7 +420,9 @@ impl Resources {
             }
             EndpointSource::Eds(endpoints, _) => {
                 if let Some(held) = current.endpoints.get(endpoints.as_str()) {
-                    self.endpoints.entry(endpoints.to_string()).or_insert_with(|| held.clone());
+                    Arc::make_mut(&mut self.endpoints)
+                        .entry(endpoints.to_string())
+                        .or_insert_with(|| held.clone());
                 }
             }
             EndpointSource::Dns(_) => {
@@ -419,16 +435,30 @@ impl Resources {
         if let Some(served) = current.served_clusters.get(name) {
             Arc::make_mut(&mut self.served_clusters).insert(served.cluster.name.clone(), served.clone());
         }
-        self.clusters.insert(name.to_owned(), held.clone());
+        Arc::make_mut(&mut self.clusters).insert(name.to_owned(), held.clone());
     }
 
     /// Lets go of what nobody names any more, and says what is to be served now.
     pub(super) fn settle(&mut self) -> Config {
-        let (routes, endpoints) = (self.wanted_routes(), self.wanted_endpoints());
-        let secrets = self.wanted_secrets();
-        self.routes.retain(|name, _| routes.contains(name));
-        self.endpoints.retain(|name, _| endpoints.contains(name));
-        self.secrets.retain(|name, _| secrets.contains(name));
+        self.name_again();
+        let untouched = Touched::Endpoints(BTreeSet::new());
+        match std::mem::replace(&mut self.touched, untouched) {
+            Touched::Endpoints(names) => self.settle_endpoints(&names),
+            Touched::Anything => self.settle_all(),
+        }
+        self.config()
+    }
+
+    fn settle_all(&mut self) {
+        fn keep<T>(held: &mut HeldMap<T>, names: &BTreeSet<String>) {
+            if held.keys().any(|name| !names.contains(name)) {
+                Arc::make_mut(held).retain(|name, _| names.contains(name));
+            }
+        }
+        let Named { routes, endpoints, secrets, .. } = self.named.clone();
+        keep(&mut self.routes, &routes);
+        keep(&mut self.endpoints, &endpoints);
+        keep(&mut self.secrets, &secrets);
         self.absent.retain(|(kind, name), _| match kind {
             Kind::Routes => routes.contains(name),
             _ => endpoints.contains(name),
@@ -460,23 +490,14 @@ impl Resources {
                 Some((name, served))
             })
             .collect();
-        let clusters: BTreeMap<_, _> = self
+        let mut clusters: BTreeMap<_, _> = self
             .clusters()
             .filter_map(|held| {
                 let name = held.value.name.clone();
                 let before = self.served_clusters.get(&name);
-                let endpoints = self
-                    .endpoints_of(&held.value, before.is_some())
-                    .and_then(|endpoints| checked.judge(&held.value, endpoints, before.is_some()));
-                let cluster = self.protected_cluster(&held.value, before);
-                let served = match (cluster, endpoints) {
-                    (Some(cluster), Some(endpoints)) => ServedCluster { cluster, endpoints },
-                    _ => before?.clone(),
-                };
-                Some((name, served))
+                Some((name, self.served(&held.value, before, &mut checked)?))
             })
             .collect();
-        let mut clusters = clusters;
         if self.awaits_routes {
             let routed =
                 listeners.values().flat_map(|l: &ServedListener| &l.routes).flat_map(|r| r.clusters());
@@ -489,7 +510,8 @@ impl Resources {
         self.checked = checked;
         self.served_listeners = listeners;
         self.served_clusters = Arc::new(clusters);
-        self.config()
+        let all = self.clusters().map(|held| held.value.name.clone());
+        self.warming = Arc::new(all.filter(|name| !self.served_clusters.contains_key(name)).collect());
     }
 
     /// The clusters that are served.
@@ -507,11 +529,7 @@ impl Resources {
         Config {
             listeners: self.served_listeners.values().cloned().collect(),
             clusters: self.served_clusters.clone(),
-            warming: self
-                .clusters()
-                .map(|held| held.value.name.clone())
-                .filter(|name| !self.served_clusters.contains_key(name))
-                .collect(),
+            warming: self.warming.clone(),
             node: self.node.clone(),
         }
     }

@@ -8,6 +8,7 @@ use xds_proto::gate::{IgnoredField, resource_name};
 use xds_proto::prost_types::Any;
 
 use super::{Delivered, rejection};
+use crate::xds::resources::HeldMap;
 use crate::xds::translate::Accepted;
 use crate::xds::{Held, Rejection};
 
@@ -43,10 +44,11 @@ impl Merge<'_> {
     /// Takes them into `held`. One that is there and refused keeps its predecessor.
     pub(super) fn into<T>(
         self,
-        held: &mut BTreeMap<String, Held<T>>,
+        shared: &mut HeldMap<T>,
         translate: fn(&Any) -> Result<Accepted<T>, Rejection>,
         is_static: impl Fn(&str) -> bool,
     ) -> Merged {
+        let held = &**shared;
         let Self { resources, removed, absence_deletes, now } = self;
         let mut merged = Merged::default();
         let mut present = BTreeSet::new();
@@ -79,18 +81,35 @@ impl Merge<'_> {
                 return merged;
             }
         }
+        // What stays as it is is not copied.
         match removed {
-            Some(removed) => held.retain(|name, _| !removed.contains(name) || present.contains(name)),
+            Some(removed) => {
+                for name in removed.iter().filter(|name| !present.contains(*name)) {
+                    if shared.contains_key(name) {
+                        Arc::make_mut(shared).remove(name);
+                    }
+                }
+            }
             // Whose absence would a resource without a readable name hide? Nobody can say, so nothing is deleted.
-            None if absence_deletes && !nameless => held.retain(|name, _| present.contains(name)),
+            None if absence_deletes && !nameless => {
+                if shared.keys().any(|name| !present.contains(name)) {
+                    Arc::make_mut(shared).retain(|name, _| present.contains(name));
+                }
+            }
             None => {}
         }
         for (name, version) in renamed {
-            if let Some(held) = held.get_mut(&name).filter(|_| removed.is_some()) {
+            let is_other = shared.get(&name).is_some_and(|held| held.version != version);
+            if removed.is_some()
+                && is_other
+                && let Some(held) = Arc::make_mut(shared).get_mut(&name)
+            {
                 held.version = version;
             }
         }
-        held.extend(fresh);
+        if !fresh.is_empty() {
+            Arc::make_mut(shared).extend(fresh);
+        }
         merged
     }
 }

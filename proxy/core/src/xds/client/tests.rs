@@ -310,3 +310,88 @@ fn a_type_that_the_bootstrap_does_not_follow_is_refused() {
     assert!(conclusion.requests[0].refusal().is_some());
     assert!(clusters(&client).is_empty());
 }
+
+/// What is settled at the cost of what changed is what is settled whole, in every detail, and so is the snapshot.
+#[test]
+fn what_is_settled_in_part_is_what_would_be_settled_whole() {
+    use crate::snapshot::Snapshot;
+    use rand::rngs::SmallRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
+    let assignment = |name: &str, port: u32| {
+        let yaml = format!(
+            "{{ cluster_name: {name}, endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: \
+             127.0.0.1, port_value: {port} }} }} }} }} ] }} ] }}"
+        );
+        pack(&xds_proto::json::read::<ClusterLoadAssignment>(&yaml).expect("YAML").0)
+    };
+    let node = Node { id: "n".into(), ..Node::default() };
+    let subscriptions =
+        Subscriptions { listeners: Some(Origin::Ads), clusters: Some(Origin::Ads), variant: Variant::Delta };
+    let mut client = AdsClient::new(node, subscriptions, Resources::default());
+    client.connected(now());
+    let mut rng = SmallRng::seed_from_u64(3);
+    let mut snapshot = Snapshot::default();
+    let name = |rng: &mut SmallRng| format!("c{}", rng.random_range(0..12));
+    for step in 0..600 {
+        let (type_url, of): (_, fn(&str) -> Any) = match rng.random_range(0..8) {
+            0 => (type_url::CLUSTER, eds_cluster),
+            _ => (type_url::CLUSTER_LOAD_ASSIGNMENT, endpoints),
+        };
+        let mut names: Vec<String> = (0..rng.random_range(1..4)).map(|_| name(&mut rng)).collect();
+        names.sort();
+        names.dedup();
+        let (gone, here): (Vec<_>, Vec<_>) = names.into_iter().partition(|_| rng.random_range(0..4) == 0);
+        let resource = |name: &String| xds_proto::envoy::service::discovery::v3::Resource {
+            name: name.clone(),
+            version: step.to_string(),
+            resource: Some(match type_url == type_url::CLUSTER {
+                true => of(name),
+                false => assignment(name, 1 + step % 5),
+            }),
+            ..Default::default()
+        };
+        let response = DeltaDiscoveryResponse {
+            type_url: type_url.to_owned(),
+            nonce: step.to_string(),
+            resources: here.iter().map(resource).collect(),
+            removed_resources: gone,
+            ..DeltaDiscoveryResponse::default()
+        };
+        let review = client.review(response, now());
+        let config = review.config().clone();
+        client.conclude(review, now());
+        let mut whole = client.resources().clone();
+        whole.touch();
+        let expected = whole.settle();
+        let shown = |config: &Config| -> Vec<_> {
+            let of = |(name, served): (&ClusterName, &crate::config::ServedCluster)| {
+                (name.clone(), Arc::as_ptr(&served.cluster), Arc::as_ptr(&served.endpoints))
+            };
+            config.clusters.iter().map(of).collect()
+        };
+        assert_eq!(shown(&config), shown(&expected), "step {step}");
+        assert_eq!(config.warming, expected.warming, "step {step}");
+        let held = |resources: &Resources| {
+            resources.named_endpoints().map(|(n, _)| n.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(held(client.resources()), held(&whole), "step {step}");
+
+        let next = snapshot.next(&config, |_| true).expect("it compiles");
+        let fresh = Snapshot::default().next(&config, |_| true).expect("it compiles");
+        let tables = |snapshot: &Snapshot| {
+            let mut tables: Vec<_> = snapshot
+                .clusters()
+                .map(|(slot, table)| {
+                    assert_eq!(snapshot.cluster_slot(table.name.as_str()), Some(slot));
+                    let addresses: Vec<_> = table.endpoints.iter().map(|e| e.address.clone()).collect();
+                    (table.name.clone(), addresses, Arc::as_ptr(&table.source))
+                })
+                .collect();
+            tables.sort_by(|a, b| a.0.cmp(&b.0));
+            tables
+        };
+        assert_eq!(tables(&next), tables(&fresh), "step {step}");
+        snapshot = next;
+    }
+}

@@ -71,13 +71,15 @@ fn judged(endpoints: &LoadAssignment, verdicts: &Verdicts) -> LoadAssignment {
 impl Resources {
     /// Takes what active checks say of the endpoints of a cluster. It holds for as long as the cluster has a check.
     pub(in crate::xds) fn check(&mut self, cluster: ClusterName, verdicts: Arc<Verdicts>) {
+        self.touch();
         self.checked.0.insert(cluster, OfCluster { verdicts, last: None });
     }
 
     /// The clusters whose endpoints are to be checked, with the secrets that they name, and the endpoints that they have or
     /// are about to have.
     pub fn checked_clusters(&self) -> impl Iterator<Item = (Arc<Cluster>, Arc<LoadAssignment>)> {
-        self.clusters().filter(|held| held.value.health_check.is_some()).filter_map(|held| {
+        let clusters = self.named.has_checks.then(|| self.clusters()).into_iter().flatten();
+        clusters.filter(|held| held.value.health_check.is_some()).filter_map(|held| {
             let before = self.served_clusters.get(&held.value.name);
             let cluster = self.protected_cluster(&held.value, before)?;
             Some((cluster, self.endpoints_of(&held.value, before.is_some())?))

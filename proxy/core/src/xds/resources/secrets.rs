@@ -17,7 +17,7 @@ impl Resources {
     }
 
     /// The secrets that are wanted of the stream.
-    pub(in crate::xds) fn wanted_secrets(&self) -> BTreeSet<String> {
+    pub(super) fn named_secrets_now(&self) -> BTreeSet<String> {
         let servers = self.listeners().flat_map(|held| &held.value.chains);
         let servers = servers.filter_map(|chain| Some(&chain.tls.as_ref()?.common));
         let clients = self.clusters().flat_map(|held| held.value.transports());
@@ -27,9 +27,10 @@ impl Resources {
 
     /// Puts a secret back as it is in `current`.
     pub(in crate::xds) fn restore_secret(&mut self, name: &str, current: &Self) {
+        self.touch();
         match current.secrets.get(name) {
-            Some(held) => drop(self.secrets.insert(name.to_owned(), held.clone())),
-            None => drop(self.secrets.remove(name)),
+            Some(held) => drop(Arc::make_mut(&mut self.secrets).insert(name.to_owned(), held.clone())),
+            None => drop(Arc::make_mut(&mut self.secrets).remove(name)),
         }
     }
 
