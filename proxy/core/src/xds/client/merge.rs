@@ -91,10 +91,8 @@ impl Merge<'_> {
                 }
             }
             // Whose absence would a resource without a readable name hide? Nobody can say, so nothing is deleted.
-            None if absence_deletes && !nameless => {
-                if shared.keys().any(|name| !present.contains(name)) {
-                    Arc::make_mut(shared).retain(|name, _| present.contains(name));
-                }
+            None if absence_deletes && !nameless && shared.keys().any(|name| !present.contains(name)) => {
+                Arc::make_mut(shared).retain(|name, _| present.contains(name));
             }
             None => {}
         }
