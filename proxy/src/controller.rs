@@ -270,13 +270,16 @@ impl Controller {
         }
     }
 
-    /// Takes what active checks say of the endpoints of clusters.
-    pub(crate) fn receive_checked(&mut self, found: Vec<(ClusterName, Arc<Verdicts>)>) {
-        if self.phase != Phase::Draining {
-            let review = self.client.review_checked(found);
-            let (requests, _) = self.take(review, Vec::new(), &Rejection::to_string);
-            self.ask(requests);
+    /// Takes what active checks say of the endpoints of clusters. Whether it could be served: a cluster that becomes warm by it
+    /// may turn out not to be usable.
+    pub(crate) fn receive_checked(&mut self, found: Vec<(ClusterName, Arc<Verdicts>)>) -> bool {
+        if self.phase == Phase::Draining {
+            return true;
         }
+        let review = self.client.review_checked(found);
+        let (requests, is_whole) = self.take(review, Vec::new(), &Rejection::to_string);
+        self.ask(requests);
+        is_whole
     }
 
     /// Requests for the control plane that no response of it gave rise to.

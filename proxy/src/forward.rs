@@ -164,7 +164,7 @@ async fn exchange_with_upstream(
     let begun = routed.held_until.unwrap_or(cx.complete);
     set_deadlines(cx, &plan, &upload, &exchange.request, &exchange.from_client, begun);
     if plan.tunnel == Some(Tunnel::Terminated) {
-        let tunnel = terminate_connect(cx, &plan, &pool, &link, client, exchange, upload.used);
+        let tunnel = terminate_connect(cx, &plan, routed, (&pool, &link), client, exchange, upload.used);
         return Ok(Box::pin(tunnel).await?);
     }
     Ok(send(cx, &plan, routed, &pool, &link, client, exchange, &mut upload).await?)
@@ -238,7 +238,8 @@ fn choose_arm(
         let config = &split.arms[arm];
         let cluster = slot(arm, config).and_then(|slot| cx.view.cluster(cx.worker, slot));
         cluster.is_some_and(|cluster| {
-            cluster.table.is_usable(config.subset.as_deref()) && !cluster.breakers.are_shut()
+            let (choices, _) = cluster.table.choices.of(config.subset.as_deref());
+            !choices.is_empty() && !cluster.breakers.are_shut(choices)
         })
     };
     let taken = route.choose(split, &request, usable);
@@ -324,7 +325,9 @@ fn set_deadlines(
     if upload.sent {
         cx.await_response(plan, begun);
     } else {
-        cx.deadlines().set(Limit::Request, cx.started, timeouts.request);
+        // Nobody reads from a client whose request is held up.
+        let started = if begun > cx.complete { begun } else { cx.started };
+        cx.deadlines().set(Limit::Request, started, timeouts.request);
         // Until the body moves: a wait for a connection has an end as well.
         cx.deadlines().set(Limit::StreamIdle, begun, plan.stream_idle);
     }

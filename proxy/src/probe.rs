@@ -19,6 +19,8 @@ use tokio::task::AbortHandle;
 use crate::controller::{Phase, SharedController};
 use ask::Asker;
 
+/// How long what could not be served is left alone.
+const RETRY: Duration = Duration::from_secs(5);
 /// What is found within this time is served as one change: many endpoints often fail, or come back, together.
 const GATHERING: Duration = Duration::from_millis(2);
 
@@ -43,7 +45,8 @@ pub(crate) async fn follow(controller: SharedController) {
         });
         let mut forgotten = BTreeSet::new();
         for (key, subject) in wanted {
-            if !controller.borrow().client.resources().holds_verdicts(&key.0) {
+            let is_refused = book.refused.borrow().contains(&key.0);
+            if !is_refused && !controller.borrow().client.resources().holds_verdicts(&key.0) {
                 forgotten.insert(key.0.clone());
             }
             running.entry(key).or_insert_with(|| {
@@ -77,11 +80,12 @@ impl Subject {
 
     /// Whether the same is asked in the same way.
     fn is_checked_like(&self, other: &Self) -> bool {
+        let is_spoken_to_alike = self.cluster.connections.protocol == other.cluster.connections.protocol
+            && self.cluster.transport_to(&self.endpoint) == other.cluster.transport_to(&other.endpoint);
         self.check == other.check
             && self.endpoint.check == other.endpoint.check
             && self.endpoint.hostname == other.endpoint.hostname
-            && (Arc::ptr_eq(&self.cluster, &other.cluster)
-                || self.cluster.transport_to(&self.endpoint) == other.cluster.transport_to(&other.endpoint))
+            && is_spoken_to_alike
     }
 }
 
@@ -122,6 +126,8 @@ struct Book {
     trackers: RefCell<HashMap<ClusterName, HashMap<Address, Tracker>>>,
     /// Clusters of which something new is known.
     news: RefCell<BTreeSet<ClusterName>>,
+    /// Clusters of which what is known could not be served a moment ago.
+    refused: RefCell<BTreeSet<ClusterName>>,
     has_news: Notify,
 }
 
@@ -171,8 +177,21 @@ async fn tell(controller: SharedController, book: Rc<Book>) {
         book.has_news.notified().await;
         tokio::time::sleep(GATHERING).await;
         let found = book.take_news();
-        if !found.is_empty() {
-            controller.borrow_mut().receive_checked(found);
+        if found.is_empty() || controller.borrow_mut().receive_checked(found.clone()) {
+            continue;
+        }
+        // One that cannot be used must not hold up what is known of the others.
+        for (cluster, verdicts) in found {
+            let is_taken = controller.borrow_mut().receive_checked(vec![(cluster.clone(), verdicts)]);
+            if !is_taken {
+                book.refused.borrow_mut().insert(cluster.clone());
+                let book = book.clone();
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(RETRY).await;
+                    book.refused.borrow_mut().remove(&cluster);
+                    book.tell_again(cluster);
+                });
+            }
         }
     }
 }

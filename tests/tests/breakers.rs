@@ -72,8 +72,8 @@ fn a_window_of_ten_opens_at_half_of_them_and_closes_again() {
     let fails = Arc::new(AtomicBool::new(false));
     let backend = failing(&fails, "a");
     let control = Control::start(&resources(&[("a", 1, &[backend.address])], SEED, ""), "");
-    // Workers share it.
-    let proxy = proxy(&control, "2");
+    // One worker: a call's outcome is known before the next one comes.
+    let proxy = proxy(&control, "1");
     assert_eq!(statuses(&proxy, 5), [200; 5]);
     fails.store(true, Ordering::SeqCst);
     assert_eq!(statuses(&proxy, 5), [500; 5], "five of ten fail with the last of these");
@@ -109,6 +109,17 @@ fn a_window_of_ten_opens_at_half_of_them_and_closes_again() {
     });
     // Four of ten so far, with six that went well: the fifth opens it.
     assert_eq!(statuses(&proxy, 2), [500, 503]);
+}
+
+#[test]
+fn workers_share_a_window() {
+    let fails = Arc::new(AtomicBool::new(true));
+    let backend = failing(&fails, "a");
+    let control = Control::start(&resources(&[("a", 1, &[backend.address])], SEED, ""), "");
+    let proxy = proxy(&control, "2");
+    assert_eq!(statuses(&proxy, 10), [500; 10]);
+    eventually("it is open", || (windows(&proxy, "a", "open") == 1).then_some(()));
+    assert_eq!(statuses(&proxy, 10), [503; 10], "whichever worker takes them");
 }
 
 #[test]

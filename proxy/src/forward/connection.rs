@@ -9,6 +9,7 @@ use proxy_core::http1::{Method, parse_request};
 
 use super::observe::record;
 use super::plan::{Plan, Tunnel};
+use super::reason::Side;
 use super::reply::Answer;
 use super::tunnel::{self, Carried};
 use super::{Reason, RequestContext, Routed, choose_arm, find_route};
@@ -117,7 +118,11 @@ async fn carry(
         exchange.progress.attempts += 1;
         let acquired = picked.pool.acquire(&demand).await;
         if let Some(passage) = &picked.passage {
-            passage.note(Some(acquired.is_err()), Instant::now());
+            let failed = match &acquired {
+                Ok(_) => Some(false),
+                Err(reason) => (reason.side() == Side::Upstream).then_some(true),
+            };
+            passage.note(failed, Instant::now());
         }
         match acquired {
             Ok(leased) => break (leased, in_flight),

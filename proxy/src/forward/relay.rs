@@ -94,6 +94,9 @@ where
         }
     }
     let switched = plan.opens_tunnel(response);
+    if let Some(passage) = &routed.passage {
+        passage.begin(response.status >= 500, switched, Instant::now());
+    }
     if switched {
         // From here on silence is the tunnel's business.
         cx.begin_tunnel();

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Instant;
 
 use proxy_core::http1::{
     BodyReader, Output, RequestEdits, RequestHead, ResponseFraming, ResponseHead, Version, write_request,
@@ -242,8 +243,8 @@ async fn write_first(
 pub(super) async fn terminate_connect(
     cx: &RequestContext<'_>,
     plan: &Plan<'_>,
-    pool: &Rc<Pool>,
-    link: &Link,
+    routed: &Routed,
+    (pool, link): (&Rc<Pool>, &Link),
     client: &mut Socket,
     exchange: &mut Exchange,
     used: usize,
@@ -255,6 +256,9 @@ pub(super) async fn terminate_connect(
     exchange.response.status = 200;
     if opened.is_err() {
         return Err(Reason::ClientGone);
+    }
+    if let Some(passage) = &routed.passage {
+        passage.begin(false, true, Instant::now());
     }
     cx.begin_tunnel();
     Ok(open_tunnel(cx, plan, &mut leased.upstream.socket, client, exchange, used).await)

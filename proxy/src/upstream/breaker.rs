@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use proxy_core::breaker::{Pass, Window, WindowOptions, WindowState};
 use proxy_core::config::{Address, ClusterName};
+use proxy_core::lb::Choices;
 use proxy_core::snapshot::ClusterTable;
 
 /// Those that anybody holds.
@@ -98,6 +99,14 @@ impl Breaker {
 }
 
 impl Passage {
+    /// An answer has begun. Whether it is one is enough to know of a tunnel, and of a call that decides whether the breaker
+    /// closes: either may go on for hours.
+    pub(crate) fn begin(&self, failed: bool, is_tunnel: bool, now: Instant) {
+        if is_tunnel || lock(&self.breaker.window).state() == WindowState::HalfOpen {
+            self.note(Some(failed), now);
+        }
+    }
+
     /// Tells what came of the call; nothing where it says nothing of the endpoint.
     pub(crate) fn note(&self, failed: Option<bool>, now: Instant) {
         let Some(pass) = self.pass.take() else { return };
@@ -120,14 +129,14 @@ impl Drop for Passage {
 }
 
 impl ClusterBreakers {
-    /// Whether no call goes through at all.
-    pub(crate) fn are_shut(&self) -> bool {
+    /// Whether no call goes through to any of these endpoints.
+    pub(crate) fn are_shut(&self, choices: &Choices) -> bool {
         let is_shut =
             |breaker: &Arc<Breaker>| lock(&breaker.window).is_shut(&breaker.options, Instant::now());
         match self {
             Self::None => false,
             Self::Whole(breaker) => is_shut(breaker),
-            Self::Each(breakers) => !breakers.is_empty() && breakers.iter().all(is_shut),
+            Self::Each(breakers) => choices.indices().all(|index| is_shut(&breakers[index])),
         }
     }
 }

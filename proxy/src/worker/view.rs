@@ -408,16 +408,15 @@ impl ClusterView {
                 (pick()?, Some(breaker.try_pass(Instant::now()).ok_or(Reason::BreakerOpen)?))
             }
             ClusterBreakers::Each(breakers) => {
-                // Whoever is shut is passed over; a draw may have to be repeated to meet the others.
-                let mut tries = 2 * endpoints.len();
-                loop {
-                    let index = pick()?;
-                    match breakers[index].try_pass(Instant::now()) {
-                        None if tries > 0 => tries -= 1,
-                        None => return Err(Reason::BreakerOpen),
-                        passage => break (index, passage),
-                    }
-                }
+                let (first, now) = (pick()?, Instant::now());
+                // Whoever is shut is passed over: the next one that is not takes the call.
+                let others = || {
+                    let after = choices.indices().skip_while(|index| *index != first).skip(1);
+                    after.chain(choices.indices())
+                };
+                let mut candidates = std::iter::once(first).chain(others());
+                let passed = candidates.find_map(|index| Some((index, Some(breakers[index].try_pass(now)?))));
+                passed.ok_or(Reason::BreakerOpen)?
             }
         };
         let (pool, link) = (self.pools[index].clone(), self.links[index].clone());

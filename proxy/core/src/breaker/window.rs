@@ -70,11 +70,12 @@ impl Window {
         }
     }
 
-    /// Whether it is open, and will be for a while.
+    /// Whether it lets no call through at the moment: it is open for a while still, or those that decide are under way.
     pub fn is_shut(&self, options: &WindowOptions, now: Instant) -> bool {
         match self.phase {
+            Phase::Closed => false,
             Phase::Open { since } => now.saturating_duration_since(since) < options.open,
-            Phase::Closed | Phase::HalfOpen { .. } => false,
+            Phase::HalfOpen { under_way } => under_way + self.outcomes.len() as u32 >= options.half_open,
         }
     }
 
@@ -87,9 +88,6 @@ impl Window {
             self.enter(Phase::HalfOpen { under_way: 0 });
         }
         if let Phase::HalfOpen { under_way } = &mut self.phase {
-            if *under_way + self.outcomes.len() as u32 >= options.half_open {
-                return None;
-            }
             *under_way += 1;
         }
         Some(Pass(self.era))

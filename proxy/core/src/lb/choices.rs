@@ -50,6 +50,12 @@ impl Choices {
         self.levels.is_empty()
     }
 
+    /// The places of all endpoints that may be picked; one that is in several levels comes several times.
+    pub fn indices(&self) -> impl Iterator<Item = usize> {
+        let sets = self.levels.iter().flat_map(|level| &level.localities);
+        sets.flat_map(|members| &members.indices).map(|index| *index as usize)
+    }
+
     /// Whether endpoints are used that are not well, as too few are.
     pub fn is_panic(&self) -> bool {
         self.levels.iter().any(|level| level.is_panic)

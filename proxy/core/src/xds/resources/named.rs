@@ -145,7 +145,7 @@ impl Resources {
             .and_then(|endpoints| checked.judge(value, endpoints, before.is_some()));
         match (self.protected_cluster(value, before), endpoints) {
             (Some(cluster), Some(endpoints)) => Some(ServedCluster { cluster, endpoints }),
-            _ => before.cloned(),
+            _ => before.map(|before| checked.judge_again(before)),
         }
     }
 }

@@ -181,6 +181,8 @@ fn http(message: HttpHealthCheck, json: Vec<(Box<str>, Box<str>)>) -> Translated
     })?;
     let expected = each("expected_statuses", expected_statuses, statuses)?;
     let body_bytes = match response_buffer_size {
+        // What is cut is no JSON.
+        None if !json.is_empty() => MAX_BODY_BYTES,
         None => BODY_BYTES,
         Some(0) => MAX_BODY_BYTES,
         Some(bytes) if bytes <= MAX_BODY_BYTES => bytes,
