@@ -37,14 +37,16 @@ pub(crate) struct Import {
 
 /// Writes Gateway API and `weir.dev/v1` to standard output, for `weir apply -f -`.
 pub(crate) fn import(flags: &Import) -> Result<()> {
-    let _progress = Progress::of("importing".to_owned());
+    let text = documents(&flags.files)?;
+    let progress = Progress::of("importing".to_owned());
     let given = Given { name: flags.name.clone(), host: flags.host.clone() };
     let place = match flags.files.as_slice() {
         [only] => format!("{}:", only.display()),
         _ => String::new(),
     };
-    let imported = import_text(&documents(&flags.files)?, &given);
+    let imported = import_text(&text, &given);
     let imported = imported.map_err(|error| BadInput(format!("{place}{error}")))?;
+    drop(progress);
     for warning in &imported.warnings {
         eprintln!("warning: {warning}");
     }

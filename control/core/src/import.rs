@@ -136,7 +136,7 @@ pub fn import(text: &str, given: &Given) -> Result<Imported, NotImported> {
     for (first_line, text) in crate::model::documents(text) {
         let document = Document { first_line, text };
         if service_file::is_one(&document.read()?) {
-            services.add(document.read()?)?;
+            services.add(document.read()?, &mut imported.warnings)?;
             continue;
         }
         let Header { api_version, kind } = document.read()?;
@@ -154,7 +154,8 @@ pub fn import(text: &str, given: &Given) -> Result<Imported, NotImported> {
                 return Err(NotImported { line: Some((first_line, 1)), message: message.to_owned() });
             }
             ("security.istio.io", "PeerAuthentication") => {
-                imported.resources.push(istio::peer_authentication(document.read()?, given)?);
+                let policy = istio::peer_authentication(document.read()?, given, &mut imported.warnings)?;
+                imported.resources.push(policy);
             }
             _ => {
                 let known = [

@@ -105,7 +105,7 @@ impl ResourceSet {
 
     /// The load assignments for a node, where they are not what nodes of unknown place get.
     pub fn endpoints_for(&self, audience: &Audience) -> Option<Arc<Resources>> {
-        self.views.from(&audience.place).cloned()
+        self.views.seen_from(&audience.place).cloned()
     }
 
     fn get(&self, type_url: &str, name: &str) -> Option<&Lowered> {
@@ -215,15 +215,16 @@ impl Lowering {
         let ir = self.ir.clone();
         let prefers = |backend: &ir::Backend| backend.prefers_near && !backend.has_names();
         let near: Vec<_> = ir.backends.iter().filter(|(_, backend)| prefers(backend)).collect();
-        let places = near.iter().flat_map(|(_, backend)| &backend.endpoints).map(ir::Endpoint::place);
-        let places: BTreeSet<_> = places.flat_map(|place| [place.region(), place]).collect();
+        let within = near.iter().flat_map(|(_, backend)| &backend.endpoints).map(ir::Endpoint::place);
+        let (regions, places) = Views::places(&within.collect());
         let all: Vec<_> = near.into_iter().map(|(name, _)| name).collect();
         for dialect in Dialect::ALL {
             let set = &mut self.sets[dialect as usize];
             let before = std::mem::take(&mut set.views);
-            for place in places.iter().filter(|place| !place.is_unknown()) {
+            set.views.regions.clone_from(&regions);
+            for place in &places {
                 let shared = set.of_type(type_url::CLUSTER_LOAD_ASSIGNMENT);
-                let (mut view, names) = match before.0.get(place) {
+                let (mut view, names) = match before.from.get(place) {
                     Some(view) => (view.clone(), changed),
                     None => (shared.clone(), &*all),
                 };
@@ -246,7 +247,7 @@ impl Lowering {
                         None => drop(Arc::make_mut(&mut view).remove(name.as_str())),
                     }
                 }
-                set.views.0.insert(place.clone(), view);
+                set.views.from.insert(place.clone(), view);
             }
         }
         Ok(())

@@ -79,6 +79,10 @@ fn near_endpoints_come_first_where_that_is_wanted() {
         assert_eq!(priorities(&lowering, dialect, node, "near").into_keys().collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(priorities(&lowering, dialect, node, "everywhere").into_keys().collect::<Vec<_>>(), [0]);
     }
+    // A zone alone says enough of a node, too; and a zone of another region is another one.
+    assert_eq!(seen("{ id: n, locality: { zone: a } }")[0], "1");
+    assert_eq!(seen("{ id: n, locality: { region: east, zone: a } }"), ["3", "412"]);
+    assert_eq!(seen("{ id: n, locality: { region: north, zone: a } }").len(), 1);
     // The zone alone is enough where nobody says more.
     let zones = "
 apiVersion: v1
@@ -102,6 +106,13 @@ spec: { rules: [ { backendRefs: [ { name: s, port: 80 } ] } ] }
     let node = "{ id: n, locality: { region: west, zone: b } }";
     let seen = priorities(&lowering, Dialect::Standard, node, "s:80");
     assert_eq!(seen.into_values().collect::<Vec<_>>(), ["2", "1"]);
+    // Zones without regions beside endpoints with regions take nothing away from these.
+    let lowering = lowered(&format!("{zones}---{NEAR}"));
+    let node = "{ id: n, locality: { region: west, zone: b } }";
+    assert_eq!(priorities(&lowering, Dialect::Weir, node, "near")[&0], "2");
+    let node = "{ id: n, locality: { region: north, zone: b } }";
+    assert_eq!(priorities(&lowering, Dialect::Weir, node, "s:80")[&0], "2");
+    assert_eq!(priorities(&lowering, Dialect::Weir, node, "near").len(), 1);
 }
 
 #[test]

@@ -37,8 +37,15 @@ pub(super) struct Mesh {
 pub(super) fn peer_authentication(
     policy: Foreign<PeerAuthenticationSpec>,
     given: &Given,
+    warnings: &mut Vec<String>,
 ) -> Result<Resource, NotImported> {
     let namespace = policy.metadata.namespace().to_owned();
+    if namespace == "istio-system" && policy.spec.selector.is_none() {
+        warnings.push(
+            "PeerAuthentication of istio-system: is about the whole mesh there; here it is about gateways of that namespace"
+                .to_owned(),
+        );
+    }
     let Some(name) = policy.metadata.name.or_else(|| given.name.clone()) else {
         return Err(NotImported::new("PeerAuthentication: metadata.name is missing (--name)"));
     };

@@ -115,12 +115,12 @@ pub(super) fn is_one(document: &Value) -> bool {
 pub(super) struct Services(BTreeMap<String, BackendSpec>);
 
 impl Services {
-    pub(super) fn add(&mut self, file: ServiceFile) -> Result<(), NotImported> {
+    pub(super) fn add(&mut self, file: ServiceFile, warnings: &mut Vec<String>) -> Result<(), NotImported> {
         let ServiceFile { service, services } = file;
-        service.into_iter().chain(services).try_for_each(|service| self.add_one(service))
+        service.into_iter().chain(services).try_for_each(|service| self.add_one(service, warnings))
     }
 
-    fn add_one(&mut self, service: ServiceDefinition) -> Result<(), NotImported> {
+    fn add_one(&mut self, service: ServiceDefinition, warnings: &mut Vec<String>) -> Result<(), NotImported> {
         let at = format!("service {}", service.name);
         let unset = [
             ("weights", service.weights.is_some()),
@@ -145,6 +145,10 @@ impl Services {
             [check] => Some(Box::new(health_check(&format!("{at}.check"), check, host, service.port)?)),
             _ => return Err(NotImported::new(format!("{at}.checks: one check is the most"))),
         };
+        let is_https = |check: &Check| check.http.as_ref().is_some_and(|url| url.starts_with("https:"));
+        if checks.iter().any(|check| is_https(check)) {
+            warnings.push(format!("{at}.check: whose certificate it is does not matter here"));
+        }
         let mut labels = service.meta;
         labels.extend(service.tags.iter().map(|tag| label(tag)));
         labels.extend(service.id.map(|id| ("id".to_owned(), id)));

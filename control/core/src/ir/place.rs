@@ -27,9 +27,4 @@ impl Place {
     pub const fn is_unknown(&self) -> bool {
         self.region.is_empty() && self.zone.is_empty()
     }
-
-    /// The region without the zone.
-    pub fn region(&self) -> Self {
-        Self { region: self.region.clone(), zone: String::new() }
-    }
 }

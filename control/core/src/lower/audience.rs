@@ -1,7 +1,7 @@
 //! For whom a resource is: by what a node says of itself, it is told some listeners and not others, and the endpoints near it
 //! first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use xds_proto::envoy::config::core::v3::{self as core_proto, Node};
@@ -73,12 +73,43 @@ impl Wanted {
 
 /// Load assignments as they look from a place, where they do not look the same from everywhere.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Views(pub(super) BTreeMap<Place, Arc<Resources>>);
+pub(super) struct Views {
+    /// Regions that any endpoint is in whose near ones are preferred.
+    pub(super) regions: BTreeSet<String>,
+    pub(super) from: BTreeMap<Place, Arc<Resources>>,
+}
+
+/// The region of whoever is in none that an endpoint is in. No region has this name.
+const ELSEWHERE: &str = "\0";
 
 impl Views {
-    /// What is seen from a place: from its zone, by its whole name or by the zone's alone, else from its region.
-    pub(super) fn from(&self, place: &Place) -> Option<&Arc<Resources>> {
-        let zone = Place { region: String::new(), zone: place.zone.clone() };
-        self.0.get(place).or_else(|| self.0.get(&zone)).or_else(|| self.0.get(&place.region()))
+    /// The places from which endpoints in these look different: each zone, seen from the regions that it may be in, and each
+    /// region.
+    pub(super) fn places(endpoints: &BTreeSet<Place>) -> (BTreeSet<String>, BTreeSet<Place>) {
+        let regions: BTreeSet<String> =
+            endpoints.iter().map(|place| place.region.clone()).filter(|region| !region.is_empty()).collect();
+        let place = |region: &str, zone: &str| Place { region: region.to_owned(), zone: zone.to_owned() };
+        let mut places: BTreeSet<_> = regions.iter().map(|region| place(region, "")).collect();
+        for Place { region, zone } in endpoints.iter().filter(|place| !place.zone.is_empty()) {
+            places.insert(place("", zone));
+            match region.as_str() {
+                "" => {
+                    places.insert(place(ELSEWHERE, zone));
+                    places.extend(regions.iter().map(|region| place(region, zone)));
+                }
+                region => drop(places.insert(place(region, zone))),
+            }
+        }
+        (regions, places)
+    }
+
+    /// What is seen from a place; what everybody sees where unset.
+    pub(super) fn seen_from(&self, place: &Place) -> Option<&Arc<Resources>> {
+        let region = match place.region.as_str() {
+            known if known.is_empty() || self.regions.contains(known) => known,
+            _ => ELSEWHERE,
+        };
+        let at = |zone: &str| self.from.get(&Place { region: region.to_owned(), zone: zone.to_owned() });
+        at(&place.zone).or_else(|| at(""))
     }
 }

@@ -3,6 +3,7 @@
 use proxy_core::config::Address;
 use xds_proto::envoy::config::cluster::v3::cluster::{CommonLbConfig, TransportSocketMatch};
 use xds_proto::envoy::config::core::v3 as core_proto;
+use xds_proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use xds_proto::envoy::config::core::v3::health_check::{
     CustomHealthCheck, GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck, custom_health_check,
 };
@@ -53,9 +54,12 @@ fn health_check(check: &HealthCheckSpec, backend: &ir::Backend, dialect: Dialect
 }
 
 fn checker(check: &HealthCheckSpec, backend: &ir::Backend, dialect: Dialect) -> HealthChecker {
+    // Envoy asks over gRPC only where the cluster speaks HTTP/2; elsewhere it sees whether the port is open.
+    let speaks_grpc = dialect == Dialect::Weir || backend.protocol == BackendProtocol::H2c;
     let asked = if let Some(http) = &check.http_get {
         let header = |header: &crate::model::ProbeHeader| HeaderValueOption {
             header: Some(HeaderValue { key: header.name.clone(), value: header.value.clone() }),
+            append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
             ..HeaderValueOption::default()
         };
         // A host is no line of its own in HTTP/2.
@@ -74,7 +78,7 @@ fn checker(check: &HealthCheckSpec, backend: &ir::Backend, dialect: Dialect) -> 
             codec_client_type: codec as i32,
             ..HttpHealthCheck::default()
         })
-    } else if let Some(grpc) = &check.grpc {
+    } else if let Some(grpc) = check.grpc.as_ref().filter(|_| speaks_grpc) {
         let service_name = grpc.service.clone().unwrap_or_default();
         weir::probe::Check::Grpc(GrpcHealthCheck { service_name, ..GrpcHealthCheck::default() })
     } else {
@@ -147,6 +151,8 @@ pub(super) fn config(
         BackendAddress::Name(_, port) => Some(*port),
         BackendAddress::Known(Address::Pipe(_)) => None,
     };
+    // A Unix socket has no port, and nothing beside it.
+    own?;
     // An address of its own is whole.
     let elsewhere = host.and_then(|host| {
         let address = Some(named_address(host, port.or(own)?));

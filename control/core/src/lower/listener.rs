@@ -48,7 +48,6 @@ pub(super) fn listener(
         Speaks::Tls(chains, in_clear) => {
             let chains = chains.iter().map(|chain| tls_chain(name, chain, access_log, dialect));
             let in_clear = in_clear.as_ref().map(|in_clear| FilterChain {
-                name: "plaintext".to_owned(),
                 filter_chain_match: Some(FilterChainMatch {
                     transport_protocol: "raw_buffer".to_owned(),
                     ..FilterChainMatch::default()

@@ -77,7 +77,8 @@ impl Port<'_> {
 
     /// Whether it takes connections in TLS.
     const fn is_tls(&self) -> bool {
-        matches!(self.protocol, Protocol::Https | Protocol::Tls) && !matches!(self.mode, PeerMode::Disable)
+        let is_off = matches!(self.mode, PeerMode::Disable) && self.termination.is_some();
+        matches!(self.protocol, Protocol::Https | Protocol::Tls) && !is_off
     }
 
     /// Whether it takes connections in clear that would come in TLS without a `PeerAuthentication`.

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use super::{Checked, Flaw, header_name};
-use crate::model::{HealthCheckSpec, PortName};
+use crate::model::{HealthCheckSpec, PortName, ProbeHeader};
 
 /// Times and counts have a day and so many as their bounds.
 const MAX_SECONDS: u32 = 86_400;
 const MAX_COUNT: u32 = 1_000;
+/// Lines that a request's own form decides.
+const FRAMING: [&str; 5] = ["connection", "content-length", "te", "transfer-encoding", "upgrade"];
 
 pub(super) fn check(at: &str, check: &HealthCheckSpec) -> Checked {
     let HealthCheckSpec { http_get, tcp_socket, grpc, json, .. } = check;
@@ -25,7 +27,17 @@ pub(super) fn check(at: &str, check: &HealthCheckSpec) -> Checked {
         for (i, header) in http.http_headers.iter().enumerate() {
             let at = format!("{at}.httpHeaders[{i}]");
             header_name(format!("{at}.name"), &header.name)?;
-            let is_text = header.value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+            let lower = header.name.to_ascii_lowercase();
+            if FRAMING.contains(&lower.as_str()) {
+                let reason = format!("{:?} is written by the proxy itself", header.name);
+                return Err(Flaw::new(format!("{at}.name"), reason));
+            }
+            let is_again = |earlier: &ProbeHeader| earlier.name.eq_ignore_ascii_case(&header.name);
+            if http.http_headers[..i].iter().any(is_again) {
+                return Err(Flaw::new(format!("{at}.name"), format!("{:?} is said twice", header.name)));
+            }
+            let is_text = header.value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+                && header.value.trim() == header.value;
             if header.value.is_empty() || !is_text || header.value.contains('%') {
                 return Err(Flaw::new(
                     format!("{at}.value"),

@@ -1,5 +1,9 @@
 //! `weir.dev/v1`.
 
+use std::time::Duration;
+
+use proxy_core::config::Address;
+
 use super::{Checked, Flaw, MAX_WEIGHT, header_name, health, optional_duration};
 use crate::ir::BackendAddress;
 use crate::model::{
@@ -7,14 +11,28 @@ use crate::model::{
     TrafficPolicySpec, UserGroupSpec,
 };
 
+/// The longest time of a fault or a breaker.
+const MOST: Duration = Duration::from_secs(86_400);
 /// Divisors of which the remainder can be read off the last two digits.
 const DIVISORS: [u32; 8] = [2, 4, 5, 10, 20, 25, 50, 100];
 
 pub(super) fn backend(spec: &BackendSpec) -> Checked {
+    let elsewhere = spec.health_check.as_ref().is_some_and(|check| check.place() != (None, None));
     for (i, endpoint) in spec.endpoints.iter().enumerate() {
-        if BackendAddress::parse(&endpoint.address).is_none() {
-            let reason = format!("{:?} is neither IP:port, name:port nor unix:/path", endpoint.address);
-            return Err(Flaw::new(format!("spec.endpoints[{i}].address"), reason));
+        let at = format!("spec.endpoints[{i}].address");
+        match BackendAddress::parse(&endpoint.address) {
+            None => {
+                let reason = format!("{:?} is neither IP:port, name:port nor unix:/path", endpoint.address);
+                return Err(Flaw::new(at, reason));
+            }
+            Some(BackendAddress::Known(Address::Pipe(_))) if elsewhere => {
+                return Err(Flaw::new(at, "a Unix socket has no port at which it could be asked elsewhere"));
+            }
+            Some(BackendAddress::Name(..)) if spec.traffic_distribution.is_some() => {
+                let reason = "where a name leads is not known: trafficDistribution goes with addresses only";
+                return Err(Flaw::new(at, reason));
+            }
+            Some(BackendAddress::Known(_) | BackendAddress::Name(..)) => {}
         }
     }
     if let Some(check) = &spec.health_check {
@@ -93,7 +111,12 @@ fn fault(fault: &FaultSpec) -> Checked {
         return Err(Flaw::new("spec.fault", "delay or abort is wanted"));
     }
     if let Some(delay) = delay {
-        optional_duration("spec.fault.delay.fixedDelay", Some(&delay.fixed_delay))?;
+        let at = "spec.fault.delay.fixedDelay";
+        let time = optional_duration(at, Some(&delay.fixed_delay))?;
+        if time.is_some_and(|time| time.is_zero() || time > MOST) {
+            let reason = format!("{:?} is not more than nothing and at most a day", delay.fixed_delay);
+            return Err(Flaw::new(at, reason));
+        }
     }
     if let Some(abort) = abort.filter(|abort| !(200..=599).contains(&abort.http_status)) {
         let reason = format!("{} is not a status from 200 to 599", abort.http_status);
@@ -126,7 +149,11 @@ fn breaker_window(window: &BreakerWindow) -> Checked {
         }
     }
     let open = window.wait_duration_in_open_state.as_ref();
-    optional_duration("spec.circuitBreaker.window.waitDurationInOpenState", open).map(drop)
+    let at = "spec.circuitBreaker.window.waitDurationInOpenState";
+    match optional_duration(at, open)? {
+        Some(time) if time > MOST => Err(Flaw::new(at, "is more than a day")),
+        _ => Ok(()),
+    }
 }
 
 fn split(split: &SplitSpec) -> Checked {

@@ -18,10 +18,14 @@ impl Ports<'_> {
                         continue;
                     }
                     let Some(conflict) = self.conflict(earlier, later) else { continue };
-                    if self.owners[earlier.gateway].key.namespace != self.owners[later.gateway].key.namespace
-                    {
-                        // Proxies that say of which namespace they are never hear of both.
-                        self.ports[i].yields_to(&conflict.1);
+                    let (one, other) = (&self.owners[earlier.gateway], &self.owners[later.gateway]);
+                    // The implicit gateway is of no namespace.
+                    if one.key.namespace != other.key.namespace && !one.is_implicit && !other.is_implicit {
+                        // Proxies that say of which namespace they are never hear of both; and who is not there at the others
+                        // is in nobody's way.
+                        if !earlier.yields {
+                            self.ports[i].yields_to(&conflict.1);
+                        }
                         continue;
                     }
                     self.ports[i].lose(&conflict, are_siblings);

@@ -49,6 +49,8 @@ impl<'a> Peers<'a> {
         let about = self.0.iter().copied().filter(|policy| is_about(policy, gateway));
         let (chosen, wide): (Vec<&PeerAuthentication>, Vec<_>) =
             about.partition(|policy| !labels(policy).is_empty());
+        // Of several that choose it, the oldest counts.
+        let chosen = chosen.get(..1).unwrap_or_default();
         let of_port =
             chosen.iter().filter_map(|policy| Some((policy, policy.spec.port_level_mtls.get(&port)?)));
         let of_all =

@@ -58,6 +58,9 @@ pub(super) fn speaks(
         let arms = ports.iter().find_map(|port| port.connections.first());
         return arms.map(|arms| Speaks::Plain(Plain::Tcp(arms)));
     }
+    if ports.iter().any(|port| port.protocol == Protocol::Tls) {
+        return None;
+    }
     tables.insert(name.to_owned(), table(ports));
     Some(Speaks::Plain(Plain::Http(name.to_owned())))
 }
