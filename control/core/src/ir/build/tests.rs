@@ -1,7 +1,7 @@
 use proxy_core::config::Address;
 
 use super::*;
-use crate::ir::{Action, BackendName, SplitKey, Truth};
+use crate::ir::{Action, BackendName, Speaks, SplitKey, Truth};
 use crate::model::{Memory, read};
 
 fn gateway() -> ImplicitGateway {
@@ -250,4 +250,39 @@ spec: {{ parentRefs: [{{ name: edge{parent} }}], hostnames: [shop.example], rule
     assert!(served(&intruder, "staging/edge/9001").is_empty());
     let status = &intruder.statuses[&ObjectKey::new(Kind::HttpRoute, "staging", "shop")];
     assert_eq!(status.parents[0].condition("Accepted").map(|c| c.reason), Some("NotAllowedByListeners"));
+}
+
+/// A listener of a set may be called as one of its gateway's: each has a chain and a table of its own.
+#[test]
+fn listeners_of_one_name_in_a_gateway_and_its_set_are_two() {
+    let tls = |host: &str| {
+        format!(
+            "{{ name: https, port: 443, protocol: HTTPS, hostname: {host}, tls: {{ certificateRefs: [{{ name: c }}] }} }}"
+        )
+    };
+    let text = format!(
+        "{BACKENDS}apiVersion: v1
+kind: Secret
+metadata: {{ name: c }}
+stringData: {{ tls.crt: '-----BEGIN CERTIFICATE-----', tls.key: '-----BEGIN PRIVATE KEY-----' }}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{ name: g }}
+spec: {{ gatewayClassName: weir, allowedListeners: {{ namespaces: {{ from: Same }} }}, listeners: [{}] }}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {{ name: more }}
+spec: {{ parentRef: {{ name: g }}, listeners: [{}] }}
+",
+        tls("a.example"),
+        tls("b.example")
+    );
+    let built = built(&text);
+    let Speaks::Tls(chains, None) = &built.ir.listeners["default/g/443"].speaks else { panic!("TLS") };
+    let names: Vec<_> = chains.iter().map(|chain| chain.name.as_str()).collect();
+    assert_eq!(names, ["https", "default/more/https"]);
+    assert_eq!(built.ir.tables.keys().filter(|name| name.starts_with("default/g/443")).count(), 2);
+    crate::lower::Lowering::of(&built.ir).expect("a proxy takes it");
 }

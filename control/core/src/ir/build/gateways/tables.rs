@@ -7,7 +7,7 @@ use super::super::flow::FlowRoutes;
 use super::super::http::Entry;
 use super::Port;
 use crate::ir::{Action, ChainAction, Host, Listener, Plain, Redirect, Route, Speaks, Table, TlsChain};
-use crate::model::Protocol;
+use crate::model::{Kind, Protocol};
 
 /// What a socket speaks: everything that its ports do. None where nothing can come of it.
 pub(super) fn speaks(
@@ -39,14 +39,19 @@ pub(super) fn speaks(
                 "" => Vec::new(),
                 hostname => vec![hostname.to_owned()],
             };
+            // A listener of a set may be called as one of the gateway's own.
+            let label = match port.parent.kind {
+                Kind::ListenerSet => format!("{}/{}/{}", port.parent.namespace, port.parent.name, port.name),
+                _ => port.name.to_owned(),
+            };
             match &port.termination {
                 Some(termination) if port.protocol == Protocol::Https => {
-                    let table_name = format!("{name}/{}", port.name);
+                    let table_name = format!("{name}/{label}");
                     tables.insert(table_name.clone(), table(&[port]));
                     let then = ChainAction::Http(termination.clone(), table_name);
-                    chains.push(TlsChain { name: port.name.to_owned(), server_names, then });
+                    chains.push(TlsChain { name: label, server_names, then });
                 }
-                termination => chains.extend(port.connections.chains(port.name, termination.as_ref())),
+                termination => chains.extend(port.connections.chains(&label, termination.as_ref())),
             }
         }
         return (!chains.is_empty() || plain.is_some()).then_some(Speaks::Tls(chains, plain));
