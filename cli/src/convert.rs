@@ -128,13 +128,15 @@ enum Reader {
 
 /// Writes what a control plane would send to such a node.
 pub(crate) fn convert(flags: &Convert) -> Result<()> {
-    let _progress = Progress::of("converting".to_owned());
+    // Whoever types the documents needs no word of it.
+    let text = documents(&flags.files)?;
+    let progress = Progress::of("converting".to_owned());
     let mut objects = Objects::default();
     let name: Arc<str> = match flags.files.as_slice() {
         [only] => only.display().to_string().into(),
         _ => "input".into(),
     };
-    for document in read(&name, &documents(&flags.files)?, &mut Memory::default()) {
+    for document in read(&name, &text, &mut Memory::default()) {
         let resource = document.content.map_err(|refused| BadInput(refused.to_string()))?;
         objects.put(resource);
     }
@@ -155,5 +157,7 @@ pub(crate) fn convert(flags: &Convert) -> Result<()> {
     let lowering = Lowering::of(&ir).map_err(|error| BadInput(error.to_string()))?;
     let resources = lowering.set(dialect).to_json().map_err(|error| BadInput(error.to_string()))?;
     let shown = json!({ "resources": resources });
-    print(&value(&shown, flags.output)?)
+    let shown = value(&shown, flags.output)?;
+    drop(progress);
+    print(&shown)
 }

@@ -33,13 +33,14 @@ pub(crate) struct Flags {
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     let path = flags.file.display();
-    let _progress = Progress::of(format!("looking at {path}"));
+    let progress = Progress::of(format!("looking at {path}"));
     // Once: it may be a pipe.
     let text = std::fs::read_to_string(&flags.file).map_err(|error| BadInput(format!("{path}: {error}")))?;
     if is_of_a_control_plane(&text) {
-        return control_plane(flags, &text);
+        return control_plane(flags, &text, progress);
     }
     let warnings = warnings(flags, text).map_err(BadInput)?;
+    drop(progress);
     let text = match flags.output {
         Format::Text => {
             let lines = warnings.iter().map(|warning| format!("{warning}\n"));
@@ -59,7 +60,7 @@ fn is_of_a_control_plane(text: &str) -> bool {
     text.lines().any(|line| line.starts_with("apiVersion:") || line.starts_with("kind:"))
 }
 
-fn control_plane(flags: &Flags, text: &str) -> Result<ExitCode> {
+fn control_plane(flags: &Flags, text: &str, progress: Progress) -> Result<ExitCode> {
     let path: Arc<str> = flags.file.display().to_string().into();
     let mut objects = Objects::default();
     let mut places = BTreeMap::new();
@@ -84,6 +85,7 @@ fn control_plane(flags: &Flags, text: &str) -> Result<ExitCode> {
     let preview = Preview::new(&built.ir, lowering.set(Dialect::Weir), Instant::now()).map_err(unusable)?;
     warnings.extend(preview.warnings().into_iter().map(|warning| format!("{path}: warning: {warning}")));
     warnings.dedup();
+    drop(progress);
     print(&match flags.output {
         Format::Text => {
             let lines: String = warnings.iter().map(|warning| format!("{warning}\n")).collect();
