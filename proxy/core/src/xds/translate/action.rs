@@ -78,7 +78,7 @@ pub(super) fn forward(
         priority: super::cluster::priority(priority).at("priority")?,
         upgrades,
         terminates_connect,
-        injection: overrides.injection(),
+        injection: overrides.injection()?,
         limits: overrides.limits.clone().map(Box::new),
     };
     let mut rewrites = Vec::new();

@@ -66,9 +66,13 @@ impl Overrides {
     }
 
     /// Faults instead of the listener's; none where nobody says anything of them.
-    pub(super) fn injection(&self) -> Option<Box<Injection>> {
+    pub(super) fn injection(&self) -> Translated<Option<Box<Injection>>> {
         if !self.says.contains(&FAULT) {
-            return None;
+            return match self.correlation {
+                (0, 0) => Ok(None),
+                _ => Err(Fault::new(format!("goes with {FAULT} at the same level or above"))
+                    .under(format_args!("typed_per_filter_config[{CORRELATION:?}]"))),
+            };
         }
         let mut injection = self.injection.clone().unwrap_or_default();
         if let Some((_, chance)) = &mut injection.delay {
@@ -77,7 +81,7 @@ impl Overrides {
         if let Some((_, chance)) = &mut injection.abort {
             chance.correlation = self.correlation.1;
         }
-        Some(Box::new(injection))
+        Ok(Some(Box::new(injection)))
     }
 }
 

@@ -381,6 +381,12 @@ fn routes_that_make_no_sense_are_refused_with_the_place() {
         ),
         (
             format!(
+                "{{ match: {{ prefix: / }}, {go}, typed_per_filter_config: {{ weir.fault: {{ '@type': type.googleapis.com/weir.fault.v1.Correlation, delay: 0.5 }} }} }}"
+            ),
+            "typed_per_filter_config[\"weir.fault\"]: goes with envoy.filters.http.fault at the same level or above",
+        ),
+        (
+            format!(
                 "{{ match: {{ prefix: / }}, {go}, typed_per_filter_config: {{ weir.split: {{ '@type': type.googleapis.com/weir.split.v1.SplitPolicy }} }} }}"
             ),
             "typed_per_filter_config[\"weir.split\"]: says nothing",
